@@ -1,0 +1,197 @@
+#include "data/dataset.h"
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <cstring>
+#include <sstream>
+
+#include "data/cifar.h"
+#include "data/idx.h"
+#include "engine/base/check.h"
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct KnownSet {
+  std::string_view name;
+  std::vector<std::string> class_names;  // empty: numbers, or read from the folder
+  Normalization normalization;
+};
+
+const std::array<KnownSet, 4>& known_sets() {
+  static const std::array<KnownSet, 4> kSets = {{
+      {"mnist", {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"}, {{0.1307f}, {0.3081f}}},
+      {"fashion-mnist",
+       {"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
+        "Ankle boot"},
+       {{0.2860f}, {0.3530f}}},
+      {"cifar10",
+       {"airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"},
+       {{0.4914f, 0.4822f, 0.4465f}, {0.2470f, 0.2435f, 0.2616f}}},
+      {"cifar100", {}, {{0.5070f, 0.4865f, 0.4409f}, {0.2673f, 0.2564f, 0.2762f}}},
+  }};
+  return kSets;
+}
+
+const KnownSet& known_set(std::string_view name) {
+  std::string names;
+  for (const KnownSet& set : known_sets()) {
+    if (set.name == name) return set;
+    names += text(names.empty() ? "" : ", ", set.name);
+  }
+  fail(Exit::usage, "unknown data set '", name, "'; known: ", names);
+}
+
+// A folder that may not be entered holds nothing for us.
+bool there(const fs::path& path) {
+  std::error_code ignored;
+  return fs::exists(path, ignored);
+}
+
+// The plain file or its .gz; empty where neither is there.
+fs::path plain_or_gz(const fs::path& plain) {
+  const fs::path gz = plain.string() + ".gz";
+  return there(plain) ? plain : there(gz) ? gz : fs::path();
+}
+
+std::string lower(std::string text) {
+  for (char& c : text) c = char(std::tolower(static_cast<unsigned char>(c)));
+  return text;
+}
+
+// The parent counts because some tools keep the files in FashionMNIST/raw.
+std::string_view mnist_kind(const fs::path& folder) {
+  const fs::path path = (fs::absolute(folder) / "").lexically_normal().parent_path();
+  const bool fashion = lower(path.filename().string()).find("fashion") != std::string::npos ||
+                       lower(path.parent_path().filename().string()).find("fashion") != std::string::npos;
+  return fashion ? "fashion-mnist" : "mnist";
+}
+
+Dataset load_mnist(const fs::path& images_file, const fs::path& labels_file, std::string_view name) {
+  const std::string images_name = images_file.string(), labels_name = labels_file.string();
+  IdxArray images = parse_idx(read_file(images_file), images_name, 3);
+  const IdxArray labels = parse_idx(read_file(labels_file), labels_name, 1);
+  TESSERA_CHECK_AS(Exit::data, images.dims[0] == labels.dims[0], images_name, " has ", images.dims[0],
+                   " images but the count of labels in ", labels_name, " is ", labels.dims[0]);
+  Dataset set;
+  set.name = name;
+  set.class_names = known_set(name).class_names;
+  TESSERA_CHECK_AS(Exit::usage, normalization(name).mean.size() == 1, images_name,
+                   ": holds grey images, which ", name, " does not; name mnist or fashion-mnist");
+  set.count = images.dims[0];
+  set.channels = 1;
+  set.height = images.dims[1];
+  set.width = images.dims[2];
+  set.images = std::move(images.values);
+  set.labels.assign(labels.values.begin(), labels.values.end());
+  for (int64_t i = 0; i < set.count; ++i) {
+    TESSERA_CHECK_AS(Exit::data, set.labels[i] < set.classes(), labels_name, ": label ", set.labels[i],
+                     " of image ", i, ", but ", name, " has ", set.classes(), " classes");
+  }
+  return set;
+}
+
+// One name a line, or the numbers from 0 where the file is not there.
+std::vector<std::string> read_names(const fs::path& file, size_t expected) {
+  std::vector<std::string> names;
+  if (!there(file)) {
+    for (size_t i = 0; i < expected; ++i) names.push_back(std::to_string(i));
+    return names;
+  }
+  const std::vector<uint8_t> bytes = read_file(file, 1 << 20);
+  std::istringstream lines(std::string(bytes.begin(), bytes.end()));
+  for (std::string line; std::getline(lines, line);) {
+    if (!line.empty() && line.back() == '\r') line.pop_back();
+    if (!line.empty()) names.push_back(line);
+  }
+  TESSERA_CHECK_AS(Exit::data, names.size() == expected, file.string(), ": ", names.size(),
+                   " class names, expected ", expected);
+  return names;
+}
+
+Dataset load_cifar(const std::vector<fs::path>& files, std::string_view name) {
+  Dataset set;
+  set.name = name;
+  set.channels = CifarRecords::kChannels;
+  set.height = set.width = CifarRecords::kSide;
+  const auto parse = name == "cifar10" ? parse_cifar10 : parse_cifar100;
+  const auto append = [](auto& to, const auto& from) { to.insert(to.end(), from.begin(), from.end()); };
+  for (const fs::path& file : files) {
+    const CifarRecords records = parse(read_file(file), file.string());
+    append(set.images, records.images);
+    append(set.labels, records.labels);
+    append(set.coarse_labels, records.coarse_labels);
+  }
+  set.count = int64_t(set.labels.size());
+  return set;
+}
+
+}  // namespace
+
+Dataset load_dataset(const fs::path& folder, Split split, std::string_view name) {
+  const bool train = split == Split::train;
+  std::error_code error;
+  TESSERA_CHECK_AS(Exit::data, fs::is_directory(folder, error), folder.string(),
+                   ": no such folder; give the folder that holds the data set's files");
+
+  const std::string prefix = train ? "train" : "t10k";
+  const fs::path images = folder / (prefix + "-images-idx3-ubyte"),
+                 labels = folder / (prefix + "-labels-idx1-ubyte");
+  if (const fs::path found = plain_or_gz(images); !found.empty()) {
+    const fs::path found_labels = plain_or_gz(labels);
+    TESSERA_CHECK_AS(Exit::data, !found_labels.empty(), labels.string(), "[.gz]: missing, though ",
+                     found.string(), " is there");
+    return load_mnist(found, found_labels, name.empty() ? mnist_kind(folder) : name);
+  }
+
+  std::vector<fs::path> cifar10;
+  if (train) {
+    for (int i = 1; i <= 5; ++i) cifar10.push_back(folder / text("data_batch_", i, ".bin"));
+  } else {
+    cifar10.push_back(folder / "test_batch.bin");
+  }
+  if (there(cifar10[0])) {
+    Dataset set = load_cifar(cifar10, "cifar10");
+    set.class_names = known_set("cifar10").class_names;
+    return set;
+  }
+
+  const fs::path cifar100 = folder / (train ? "train.bin" : "test.bin");
+  if (there(cifar100)) {
+    Dataset set = load_cifar({cifar100}, "cifar100");
+    set.class_names = read_names(folder / "fine_label_names.txt", 100);
+    set.coarse_names = read_names(folder / "coarse_label_names.txt", 20);
+    return set;
+  }
+  fail(Exit::data, folder.string(), ": no known data set here; looked for ", images.filename().string(),
+       "[.gz], ", cifar10[0].filename().string(), " and ", cifar100.filename().string());
+}
+
+// A multiply and a shift for every 8 bytes; the shift carries high bits down, where a multiply never does.
+uint64_t Dataset::fingerprint() const {
+  uint64_t hash = 0xcbf29ce484222325u;
+  const auto mix = [&hash](uint64_t word) {
+    hash = (hash ^ word) * 0x9E3779B97F4A7C15u;
+    hash ^= hash >> 32;
+  };
+  const auto mix_bytes = [&mix](const void* data, size_t size) {
+    const auto* bytes = static_cast<const uint8_t*>(data);
+    for (size_t i = 0; i < size; i += sizeof(uint64_t)) {
+      uint64_t word = 0;
+      std::memcpy(&word, bytes + i, std::min(sizeof(word), size - i));
+      mix(word);
+    }
+  };
+  for (const int64_t dim : {count, channels, height, width}) mix(uint64_t(dim));
+  mix_bytes(labels.data(), labels.size() * sizeof(labels[0]));
+  mix_bytes(coarse_labels.data(), coarse_labels.size() * sizeof(coarse_labels[0]));
+  mix_bytes(images.data(), images.size());
+  return hash;
+}
+
+Normalization normalization(std::string_view name) { return known_set(name).normalization; }
+
+}  // namespace tessera

@@ -1,0 +1,50 @@
+// A labelled set of images in memory, as bytes; and the sets this program knows by name.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace tessera {
+
+enum class Split { train, test };
+
+struct Dataset {
+  std::string name;  // "mnist", "fashion-mnist", "cifar10", "cifar100"
+  int64_t count = 0, channels = 0, height = 0, width = 0;
+  std::vector<uint8_t> images;  // (count, C, H, W)
+  std::vector<int32_t> labels;  // (count), below class_names.size()
+  std::vector<std::string> class_names;
+  std::vector<int32_t> coarse_labels;  // (count) super-classes; empty where the set has none
+  std::vector<std::string> coarse_names;
+
+  int64_t image_size() const { return channels * height * width; }
+  int64_t classes() const { return int64_t(class_names.size()); }
+  std::span<const uint8_t> image(int64_t i) const {
+    return {images.data() + i * image_size(), size_t(image_size())};
+  }
+  // A 64-bit hash of shape, labels and pixels: tells in a log which data a run has seen.
+  uint64_t fingerprint() const;
+};
+
+// Loads one split of what the folder holds, by the standard file names, in this order:
+//   IDX        train-images-idx3-ubyte, train-labels-idx1-ubyte (t10k-... for test), each plain or .gz
+//   CIFAR-10   data_batch_1.bin .. data_batch_5.bin, test_batch.bin
+//   CIFAR-100  train.bin, test.bin; names from fine_label_names.txt and coarse_label_names.txt where they are
+// IDX files do not say which set they are. `name` does; without it they are Fashion-MNIST if the folder's
+// name or its parent's contains "fashion" (any case), MNIST otherwise. Both have 10 classes.
+// Error(Exit::data) names the file; where nothing fits, what was looked for.
+Dataset load_dataset(const std::filesystem::path& folder, Split split, std::string_view name = {});
+
+// Per channel, of pixels scaled to [0, 1].
+struct Normalization {
+  std::vector<float> mean, std;
+};
+
+// The mean and standard deviation of the training images of a known set. Error(Exit::usage) for other names.
+Normalization normalization(std::string_view name);
+
+}  // namespace tessera

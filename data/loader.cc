@@ -1,0 +1,146 @@
+#include "data/loader.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "engine/base/check.h"
+#include "engine/base/rng.h"
+
+namespace tessera {
+namespace {
+
+int64_t count_samples(const Dataset& data, const LoaderOptions& options) {
+  TESSERA_CHECK_AS(Exit::usage, options.limit >= 0, "loader: limit ", options.limit,
+                   ", expected 0 (all) or more");
+  return options.limit == 0 ? data.count : std::min(options.limit, data.count);
+}
+
+int64_t count_steps(const LoaderOptions& options, int64_t samples) {
+  const int64_t batch = options.batch_size;
+  TESSERA_CHECK_AS(Exit::usage, batch > 0, "loader: batch size ", batch, ", expected at least 1");
+  const int64_t steps = options.training ? samples / batch : (samples + batch - 1) / batch;
+  TESSERA_CHECK_AS(Exit::usage, steps > 0, "loader: no whole batch of ", batch, " in ", samples,
+                   " samples; use a smaller batch");
+  return steps;
+}
+
+// One slot is the caller's, one is ready for it, and every worker fills one.
+size_t count_slots(int workers) {
+  TESSERA_CHECK_AS(Exit::usage, workers >= 0, "loader: ", workers, " workers, expected 0 or more");
+  return workers == 0 ? 1 : size_t(workers) + 2;
+}
+
+}  // namespace
+
+Loader::Loader(const Dataset& data, LoaderOptions options)
+    : data_(data),
+      options_(std::move(options)),
+      normalizer_(data.channels, data.height, data.width, options_.normalization),
+      samples_(count_samples(data_, options_)),
+      steps_(count_steps(options_, samples_)),
+      slots_(count_slots(options_.workers)) {
+  TESSERA_CHECK_AS(Exit::usage, options_.augment.padding >= 0, "loader: crop padding ",
+                   options_.augment.padding, ", expected 0 or more");
+  const size_t count = size_t(data.count);
+  TESSERA_CHECK_AS(Exit::data,
+                   data.labels.size() == count && data.images.size() == count * size_t(data.image_size()) &&
+                       (data.coarse_labels.empty() || data.coarse_labels.size() == count),
+                   data.name, ": ", data.labels.size(), " labels, ", data.coarse_labels.size(),
+                   " super-classes and ", data.images.size(), " bytes of pixels for ", count, " images of ",
+                   data.image_size(), " bytes");
+}
+
+Loader::~Loader() { stop(); }
+
+void Loader::seek(int64_t epoch, int64_t step_in_epoch) {
+  TESSERA_CHECK_AS(
+      Exit::usage, epoch >= 0 && epoch <= UINT32_MAX && step_in_epoch >= 0 && step_in_epoch <= steps_,
+      "loader: seek to epoch ", epoch, ", step ", step_in_epoch, ", but an epoch has ", steps_, " steps");
+  stop();
+  for (Slot& slot : slots_) slot.ready = false;
+  assigned_ = epoch * steps_ + step_in_epoch;
+  current_ = assigned_ - 1;
+}
+
+const Batch& Loader::next() {
+  const auto start = std::chrono::steady_clock::now();
+  if (options_.workers == 0) {
+    prepare(++current_);
+  } else {
+    std::unique_lock lock(mutex_);
+    ++current_;
+    slot_free_.notify_one();
+    while (int(threads_.size()) < options_.workers) threads_.emplace_back([this] { work(); });
+    batch_ready_.wait(lock, [this] { return slot(current_).ready; });
+    slot(current_).ready = false;
+  }
+  wait_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+
+  Slot& taken = slot(current_);
+  if (taken.error) std::rethrow_exception(taken.error);
+  return taken.batch;
+}
+
+void Loader::work() {
+  std::unique_lock lock(mutex_);
+  while (true) {
+    slot_free_.wait(lock, [this] { return stopping_ || assigned_ < current_ + int64_t(slots_.size()); });
+    if (stopping_) return;
+    const int64_t number = assigned_++;
+    lock.unlock();
+    prepare(number);
+    lock.lock();
+    slot(number).ready = true;
+    batch_ready_.notify_one();
+  }
+}
+
+void Loader::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  slot_free_.notify_all();
+  for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
+  stopping_ = false;
+}
+
+void Loader::prepare(int64_t number) {
+  Slot& to = slot(number);
+  to.error = nullptr;
+  try {
+    fill(number, to.batch);
+  } catch (...) {
+    to.error = std::current_exception();
+  }
+}
+
+void Loader::fill(int64_t number, Batch& batch) const {
+  batch.epoch = number / steps_;
+  batch.step_in_epoch = number % steps_;
+  const auto epoch = uint32_t(batch.epoch);
+  const int64_t first = batch.step_in_epoch * options_.batch_size;
+  const int64_t size = std::min(options_.batch_size, samples_ - first);
+  const int64_t image_size = data_.image_size();
+  const Permutation order(uint64_t(samples_), Draw{options_.seed, Stream::shuffle, epoch, 0});
+
+  batch.images.resize(size_t(size * image_size));
+  batch.labels.resize(size_t(size));
+  batch.indices.resize(size_t(size));
+  batch.coarse_labels.resize(data_.coarse_labels.empty() ? 0 : size_t(size));
+  for (int64_t i = 0; i < size; ++i) {
+    const int64_t index = options_.training ? int64_t(order.at(uint64_t(first + i))) : first + i;
+    const int32_t label = data_.labels[index];
+    TESSERA_CHECK_AS(Exit::data, label >= 0 && label < data_.classes(), data_.name, ": label ", label,
+                     " of sample ", index, ", but there are ", data_.classes(), " classes");
+    batch.indices[i] = index;
+    batch.labels[i] = label;
+    if (!batch.coarse_labels.empty()) batch.coarse_labels[i] = data_.coarse_labels[index];
+    const CropFlip move =
+        options_.training ? draw_crop_flip(options_.augment, options_.seed, epoch, index) : CropFlip{};
+    normalizer_.apply(data_.image(index).data(), move, batch.images.data() + i * image_size);
+  }
+}
+
+}  // namespace tessera

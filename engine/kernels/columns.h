@@ -1,0 +1,55 @@
+// Column reductions with a fixed blocking: the same bits for any number of threads.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "engine/base/parallel.h"
+
+namespace tessera {
+
+// For each column j < columns and each of the K sums: out[k][j] = beta[k] * out[k][j] + sum_i f(i, j)[k].
+// f returns std::array<T, K>; the K sums share one pass over the rows. Null outputs are skipped.
+template <class T, size_t K, class F>
+void column_sums(int64_t rows, int64_t columns, const std::array<T*, K>& out, const std::array<T, K>& beta,
+                 F f) {
+  constexpr int64_t kBlock = 512, kStrip = 64;  // rows summed in one go; columns kept in registers
+  const int64_t blocks = std::max<int64_t>(1, (rows + kBlock - 1) / kBlock);
+  std::vector<T> partial(size_t(blocks) * K * size_t(columns));
+  parallel_for(blocks, std::max<int64_t>(1, 16384 / (kBlock * std::max<int64_t>(columns, 1))),
+               [&](int64_t first, int64_t last) {
+                 for (int64_t block = first; block < last; ++block)
+                   for (int64_t strip = 0; strip < columns; strip += kStrip) {
+                     const int64_t width = std::min(kStrip, columns - strip);
+                     std::array<std::array<T, kStrip>, K> sums{};
+                     const int64_t end = std::min(rows, (block + 1) * kBlock);
+                     const auto add_row = [&](int64_t i, int64_t n) {
+#pragma omp simd
+                       for (int64_t j = 0; j < n; ++j) {
+                         const std::array<T, K> terms = f(i, strip + j);
+                         for (size_t k = 0; k < K; ++k) sums[k][size_t(j)] += terms[k];
+                       }
+                     };
+                     if (width == kStrip)
+                       for (int64_t i = block * kBlock; i < end; ++i) add_row(i, kStrip);
+                     else
+                       for (int64_t i = block * kBlock; i < end; ++i) add_row(i, width);
+                     for (size_t k = 0; k < K; ++k)
+                       std::copy_n(sums[k].begin(), width,
+                                   &partial[(size_t(block) * K + k) * size_t(columns) + size_t(strip)]);
+                   }
+               });
+  for (size_t k = 0; k < K; ++k) {
+    if (!out[k]) continue;
+    for (int64_t j = 0; j < columns; ++j) {
+      T total = 0;
+      for (int64_t block = 0; block < blocks; ++block)
+        total += partial[(size_t(block) * K + k) * size_t(columns) + size_t(j)];
+      out[k][j] = beta[k] == T(0) ? total : out[k][j] + total;
+    }
+  }
+}
+
+}  // namespace tessera

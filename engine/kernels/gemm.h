@@ -1,0 +1,26 @@
+// Matrix products. Inside a replica (a parallel region) a product runs on the caller's thread; elsewhere on
+// all threads. The same call on the same number of threads gives the same bits.
+#pragma once
+
+#include <cstdint>
+
+namespace tessera {
+
+// C = op(A) op(B) + beta C + bias, where op(A) is (m,k), op(B) is (k,n), C is (m,n), all row-major.
+template <class T>
+struct Gemm {
+  bool transpose_a = false, transpose_b = false;  // A is stored as (k,m); B is stored as (n,k)
+  int64_t m = 0, n = 0, k = 0;                    // any may be 0
+  const T* a = nullptr;
+  const T* b = nullptr;
+  T* c = nullptr;                     // overlaps neither a nor b
+  int64_t lda = 0, ldb = 0, ldc = 0;  // elements from one stored row to the next; 0: rows lie densely
+  T beta = 0;                         // 0 overwrites C, whatever it held, NaN too
+  const T* bias = nullptr;            // (n), added to each row of C; none if null
+};
+
+// For T = float and double. Throws if a size is negative or a stored row is longer than its ld.
+template <class T>
+void gemm(const Gemm<T>& g);
+
+}  // namespace tessera

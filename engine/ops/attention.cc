@@ -1,0 +1,51 @@
+// attention on packed qkv: out = softmax(q k^T / sqrt(D)) v for each image and head. Backward recomputes the
+// probabilities from the saved log-sum-exp of each row.
+#include "engine/kernels/attention.h"
+
+#include <cmath>
+
+#include "engine/ops/cases.h"
+#include "engine/ops/elementary.h"
+#include "engine/ops/ops.h"
+
+namespace tessera {
+
+Tensor attention(const Tensor& qkv) {
+  Dims dim("attention");
+  dim(qkv, "qkv(B,N,3,H,D)");
+  const AttentionShape shape{dim['B'], dim['N'], dim['H'], dim['D']};
+  Tensor out({shape.B, shape.N, shape.H * shape.D}, qkv.dtype());
+  Tensor lse = Tape::current() ? Tensor({shape.B, shape.H, shape.N}, qkv.dtype()) : Tensor();
+  const double factor = 1 / std::sqrt(double(shape.D));
+  for_float("attention", qkv.dtype(), [&]<class T>() {
+    attention_forward<T>(shape, qkv.data<T>(), T(factor), out.mutable_data<T>(),
+                         lse ? lse.mutable_data<T>() : nullptr);
+  });
+  record("attention", {qkv}, out,
+         [shape, factor, qkv, lse, out = out.detach(), gx = qkv.gradient()](const Gradient& gy) {
+           for_float("attention", qkv.dtype(), [&]<class T>() {
+             const auto dx = gx.target<T>();
+             attention_backward<T>(shape, qkv.data<T>(), T(factor), out.data<T>(), lse.data<T>(),
+                                   gy.read<T>(), dx.data, dx.beta);
+           });
+         });
+  return out;
+}
+
+namespace {
+
+Tensor composed(const Inputs& in) {
+  const Tensor heads = permute_axes(in[0], {2, 0, 3, 1, 4});  // (3,B,H,N,D)
+  const int64_t B = heads.size(1), H = heads.size(2), N = heads.size(3), D = heads.size(4);
+  const auto part = [&](int64_t i) { return slice(heads, 0, i, i + 1).reshape({B, H, N, D}); };
+  const Tensor scores = scale(matmul(part(0), part(1), false, true), 1 / std::sqrt(double(D)));
+  return permute_axes(matmul(softmax(scores), part(2)), {0, 2, 1, 3}).reshape({B, N, H * D});
+}
+
+TESSERA_CASES(OpCase{"attention",
+                     {"2x5x3x2x4", "1x1x3x1x1", "1x17x3x2x16", "2x65x3x1x7", "1x70x3x2x64", "65537x1x3x1x2"},
+                     [](const Inputs& in) { return attention(in[0]); },
+                     composed});
+
+}  // namespace
+}  // namespace tessera

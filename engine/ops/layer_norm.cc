@@ -1,0 +1,99 @@
+// layer_norm over the last axis: y = xhat * gamma + beta with xhat = (x - mean) * rstd.
+// dx = rstd * (g - mean(g) - xhat * mean(g * xhat)) with g = dy * gamma.
+#include "engine/kernels/columns.h"
+#include "engine/kernels/rows.h"
+#include "engine/ops/cases.h"
+#include "engine/ops/elementary.h"
+#include "engine/ops/ops.h"
+
+namespace tessera {
+namespace {
+
+template <class T>
+struct Forward {
+  int64_t C;
+  T eps;
+  const T *x, *gamma, *beta;
+  T *y, *mean, *rstd;
+  void operator()(const Row& row, int64_t i) const {
+    const T* in = x + i * C;
+    T* out = y + i * C;
+    const T center = row.sum(C, [=](int64_t j) { return in[j]; }) / T(C);
+    const T variance = row.sum(C, [=](int64_t j) { return (in[j] - center) * (in[j] - center); }) / T(C);
+    const T inverse = T(1) / std::sqrt(variance + eps);
+    row.each(C, [=, this](int64_t j) { out[j] = (in[j] - center) * inverse * gamma[j] + beta[j]; });
+    mean[i] = center;
+    rstd[i] = inverse;
+  }
+};
+
+template <class T>
+struct Backward {
+  int64_t C;
+  const T *x, *gamma, *mean, *rstd, *dy;
+  GradTarget<T> dx;
+  void operator()(const Row& row, int64_t i) const {
+    const T* in = x + i * C;
+    const T* g = dy + i * C;
+    const T center = mean[i], inverse = rstd[i];
+    const T mean_g = row.sum(C, [=, this](int64_t j) { return g[j] * gamma[j]; }) / T(C);
+    const T mean_gx =
+        row.sum(C, [=, this](int64_t j) { return g[j] * gamma[j] * (in[j] - center) * inverse; }) / T(C);
+    row.each(C, [=, this](int64_t j) {
+      const T xhat = (in[j] - center) * inverse;
+      dx.put(i * C + j, inverse * (g[j] * gamma[j] - mean_g - xhat * mean_gx));
+    });
+  }
+};
+
+}  // namespace
+
+Tensor layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, double eps) {
+  Dims dim("layer_norm");
+  dim(x, "x(*,C)")(gamma, "gamma(C)")(beta, "beta(C)");
+  const int64_t M = dim['*'], C = dim['C'];
+  Tensor y = like(x), means({M}, x.dtype()), rstd({M}, x.dtype());
+  for_float("layer_norm", x.dtype(), [&]<class T>() {
+    rows(M, C,
+         Forward<T>{C, T(eps), x.data<T>(), gamma.data<T>(), beta.data<T>(), y.mutable_data<T>(),
+                    means.mutable_data<T>(), rstd.mutable_data<T>()});
+  });
+  record("layer_norm", {x, gamma, beta}, y,
+         [M, C, x, gamma, means, rstd, gx = x.gradient(), gg = gamma.gradient(),
+          gb = beta.gradient()](const Gradient& gy) {
+           for_float("layer_norm", x.dtype(), [&]<class T>() {
+             const T* dy = gy.read<T>();
+             const T *in = x.data<T>(), *mean = means.data<T>(), *inverse = rstd.data<T>();
+             if (const auto dx = gx.target<T>())
+               rows(M, C, Backward<T>{C, in, gamma.data<T>(), mean, inverse, dy, dx});
+             const auto dgamma = gg.target<T>(), dbeta = gb.target<T>();
+             if (dgamma || dbeta)
+               column_sums<T, 2>(M, C, {dgamma.data, dbeta.data}, {dgamma.beta, dbeta.beta},
+                                 [=](int64_t i, int64_t j) {
+                                   const T g = dy[i * C + j];
+                                   return std::array<T, 2>{g * (in[i * C + j] - mean[i]) * inverse[i], g};
+                                 });
+           });
+         });
+  return y;
+}
+
+namespace {
+
+Tensor composed(const Inputs& in) {
+  Shape column = in[0].shape();
+  column[-1] = 1;
+  const int last = in[0].rank() - 1;
+  const Tensor centered = subtract(in[0], mean(in[0], last).reshape(column));
+  const Tensor variance = mean(mul(centered, centered), last).reshape(column);
+  const Tensor rstd = pow(add(variance, Tensor::full({1}, 1e-6, in[0].dtype())), -0.5);
+  return add(mul(mul(centered, rstd), in[1]), in[2]);
+}
+
+TESSERA_CASES(OpCase{"layer_norm",
+                     {"3x5 5 5", "1x3 3 3", "2x3x192 192 192", "65537x3 3 3", "515x70 70 70"},
+                     [](const Inputs& in) { return layer_norm(in[0], in[1], in[2]); },
+                     composed});
+
+}  // namespace
+}  // namespace tessera

@@ -1,0 +1,280 @@
+// linear and its fused forms, dense and for experts, which are the same over groups of rows:
+//   z = x W^T + b;   y = z | gelu(z) | residual + scale z.
+//   dz = dy | dy gelu'(z) | scale dy;   dx = dz W,  dW = dz^T x,  db = column sums of dz.
+#include "engine/kernels/columns.h"
+#include "engine/kernels/gemm.h"
+#include "engine/kernels/rows.h"
+#include "engine/ops/cases.h"
+#include "engine/ops/elementary.h"
+#include "engine/ops/gelu.h"
+#include "engine/ops/ops.h"
+
+namespace tessera {
+namespace {
+
+using Offsets = std::vector<int64_t>;
+
+// dx, dW, db from dz, group by group; for a dense layer there is one group.
+template <class T>
+struct LinearBackward {
+  Offsets offsets;
+  int64_t O, C;
+  Tensor x, weight;
+  Gradient gx, gweight, gbias;
+
+  void operator()(const T* dz) const {
+    const auto dx = gx.target<T>(), dw = gweight.target<T>(), db = gbias.target<T>();
+    for (size_t e = 0; e + 1 < offsets.size(); ++e) {
+      const int64_t first = offsets[e], M = offsets[e + 1] - first;
+      const T* const dz_e = dz + first * O;
+      const int64_t w_e = int64_t(e) * O * C, b_e = int64_t(e) * O;
+      if (dx)
+        gemm(Gemm<T>{.m = M,
+                     .n = C,
+                     .k = O,
+                     .a = dz_e,
+                     .b = weight.data<T>() + w_e,
+                     .c = dx.data + first * C,
+                     .beta = dx.beta});
+      if (dw)
+        gemm(Gemm<T>{.transpose_a = true,
+                     .m = O,
+                     .n = C,
+                     .k = M,
+                     .a = dz_e,
+                     .b = x.data<T>() + first * C,
+                     .c = dw.data + w_e,
+                     .beta = dw.beta});
+      if (db)
+        column_sums<T, 1>(M, O, {db.data + b_e}, {db.beta},
+                          [=, O = O](int64_t i, int64_t j) { return std::array<T, 1>{dz_e[i * O + j]}; });
+    }
+  }
+};
+
+template <class T>
+void linear_forward(const Offsets& offsets, int64_t O, int64_t C, const Tensor& x, const Tensor& weight,
+                    const Tensor& bias, T* z) {
+  for (size_t e = 0; e + 1 < offsets.size(); ++e) {
+    const int64_t first = offsets[e], index = int64_t(e);
+    gemm(Gemm<T>{.transpose_b = true,
+                 .m = offsets[e + 1] - first,
+                 .n = O,
+                 .k = C,
+                 .a = x.data<T>() + first * C,
+                 .b = weight.data<T>() + index * O * C,
+                 .c = z + first * O,
+                 .bias = bias ? bias.data<T>() + index * O : nullptr});
+  }
+}
+
+Shape with_last(Shape shape, int64_t size) {
+  shape[-1] = size;
+  return shape;
+}
+
+// Binds the letters of either form and gives the groups of rows.
+Dims checked(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  Dims dim(op);
+  const bool grouped = weight.rank() == 3;
+  dim(x, "x(*,C)")(weight, grouped ? "weight(E,O,C)" : "weight(O,C)");
+  if (bias) dim(bias, grouped ? "bias(E,O)" : "bias(O)");
+  return dim;
+}
+
+Tensor plain(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias,
+             const Offsets& offsets) {
+  const Dims dim = checked(op, x, weight, bias);
+  const int64_t O = dim['O'], C = dim['C'];
+  Tensor y(with_last(x.shape(), O), x.dtype());
+  for_float(op, x.dtype(),
+            [&]<class T>() { linear_forward<T>(offsets, O, C, x, weight, bias, y.mutable_data<T>()); });
+  record(op, {x, weight, bias}, y,
+         [offsets, O, C, x, weight, gx = x.gradient(), gw = weight.gradient(),
+          gb = bias.gradient()](const Gradient& gy) {
+           for_float("linear", x.dtype(), [&]<class T>() {
+             LinearBackward<T>{offsets, O, C, x, weight, gx, gw, gb}(gy.read<T>());
+           });
+         });
+  return y;
+}
+
+// While a tape records, the slope gelu'(z) replaces z in memory: backward is then one multiplication.
+Tensor with_gelu(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias,
+                 const Offsets& offsets) {
+  const Dims dim = checked(op, x, weight, bias);
+  const int64_t O = dim['O'], C = dim['C'];
+  Tensor y(with_last(x.shape(), O), x.dtype());
+  Tensor slope = Tape::current() ? like(y) : Tensor();
+  for_float(op, x.dtype(), [&]<class T>() {
+    T* const out = y.mutable_data<T>();
+    linear_forward<T>(offsets, O, C, x, weight, bias, out);
+    if (slope)
+      elements(y.count(), [=, d = slope.mutable_data<T>()](int64_t i) {
+        const T z = out[i];
+        d[i] = gelu_slope(z);
+        out[i] = gelu_value(z);
+      });
+    else
+      elements(y.count(), [=](int64_t i) { out[i] = gelu_value(out[i]); });
+  });
+  record(op, {x, weight, bias}, y,
+         [offsets, O, C, x, weight, slope, gx = x.gradient(), gw = weight.gradient(),
+          gb = bias.gradient()](const Gradient& gy) {
+           for_float("linear_gelu", x.dtype(), [&]<class T>() {
+             Tensor dz = like(slope);
+             elements(dz.count(), [out = dz.mutable_data<T>(), dy = gy.read<T>(),
+                                   d = slope.data<T>()](int64_t i) { out[i] = dy[i] * d[i]; });
+             LinearBackward<T>{offsets, O, C, x, weight, gx, gw, gb}(dz.data<T>());
+           });
+         });
+  return y;
+}
+
+Offsets one_group(const Tensor& x) { return {0, x.shape().count(0, x.rank() - 1)}; }
+
+Offsets checked_offsets(const char* op, const Tensor& x, const Tensor& weight,
+                        std::span<const int64_t> offsets) {
+  TESSERA_CHECK(x.rank() == 2 && weight.rank() == 3, op, ": x", x.shape(), " and weight", weight.shape(),
+                " do not have the forms x(M,C) and weight(E,O,C)");
+  bool rising =
+      int64_t(offsets.size()) == weight.size(0) + 1 && offsets.front() == 0 && offsets.back() == x.size(0);
+  for (size_t e = 0; rising && e + 1 < offsets.size(); ++e) rising = offsets[e] <= offsets[e + 1];
+  TESSERA_CHECK(rising, op, ": the ", offsets.size(), " offsets must rise from 0 to M=", x.size(0),
+                " with one entry more than the E=", weight.size(0), " experts");
+  return {offsets.begin(), offsets.end()};
+}
+
+}  // namespace
+
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  return plain("linear", x, weight, bias, one_group(x));
+}
+
+Tensor linear_gelu(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  return with_gelu("linear_gelu", x, weight, bias, one_group(x));
+}
+
+Tensor grouped_linear(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                      std::span<const int64_t> offsets) {
+  return plain("grouped_linear", x, weight, bias, checked_offsets("grouped_linear", x, weight, offsets));
+}
+
+Tensor grouped_linear_gelu(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                           std::span<const int64_t> offsets) {
+  return with_gelu("grouped_linear_gelu", x, weight, bias,
+                   checked_offsets("grouped_linear_gelu", x, weight, offsets));
+}
+
+Tensor linear_residual(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& residual,
+                       const Tensor& scale) {
+  Dims dim = checked("linear_residual", x, weight, bias);
+  dim(residual, "residual(*,O)");
+  const int64_t M = dim['*'], O = dim['O'], C = dim['C'];
+  if (scale) {
+    TESSERA_CHECK(scale.rank() == 1 && scale.size(0) == x.size(0), "linear_residual: scale", scale.shape(),
+                  " must have one number for each of the ", x.size(0), " samples of x", x.shape());
+    refuse_gradient("linear_residual (scale)", {scale});
+  }
+  const int64_t per_sample = scale ? M / std::max<int64_t>(1, scale.size(0)) : M;  // rows
+  const Offsets offsets{0, M};
+  Tensor y(residual.shape(), x.dtype());
+  for_float("linear_residual", x.dtype(), [&]<class T>() {
+    T* const out = y.mutable_data<T>();
+    linear_forward<T>(offsets, O, C, x, weight, bias, out);
+    rows(M, O, [=, r = residual.data<T>(), s = scale ? scale.data<T>() : nullptr](const Row& row, int64_t i) {
+      const T factor = s ? s[i / per_sample] : T(1);
+      row.each(O, [=](int64_t j) { out[i * O + j] = r[i * O + j] + factor * out[i * O + j]; });
+    });
+  });
+  record("linear_residual", {x, weight, bias, residual}, y,
+         [offsets, M, O, C, per_sample, x, weight, scale, gx = x.gradient(), gw = weight.gradient(),
+          gb = bias.gradient(), gr = residual.gradient()](const Gradient& gy) {
+           for_float("linear_residual", x.dtype(), [&]<class T>() {
+             const T* dy = gy.read<T>();
+             if (const auto dr = gr.target<T>()) elements(M * O, [=](int64_t i) { dr.put(i, dy[i]); });
+             const LinearBackward<T> backward{offsets, O, C, x, weight, gx, gw, gb};
+             if (!scale) return backward(dy);
+             Tensor dz({M, O}, dtype_of<T>());
+             rows(M, O, [=, out = dz.mutable_data<T>(), s = scale.data<T>()](const Row& row, int64_t i) {
+               const T factor = s[i / per_sample];
+               row.each(O, [=](int64_t j) { out[i * O + j] = factor * dy[i * O + j]; });
+             });
+             backward(dz.data<T>());
+           });
+         });
+  return y;
+}
+
+namespace {
+
+Tensor composed(const Inputs& in) {
+  const Tensor rows = in[0].reshape({in[0].shape().count(0, in[0].rank() - 1), in[0].size(-1)});
+  Tensor y = matmul(rows, in[1], false, true);
+  if (in.size() > 2) y = add(y, in[2]);
+  return y.reshape(with_last(in[0].shape(), in[1].size(0)));
+}
+
+// Rows shared out unevenly, with one empty expert where there are three.
+Offsets some_offsets(const Tensor& x, const Tensor& weight) {
+  const int64_t M = x.size(0), E = weight.size(0);
+  Offsets offsets(size_t(E) + 1, 0);
+  for (int64_t e = 1; e <= E; ++e) offsets[size_t(e)] = e == 2 ? offsets[1] : M * e * e / (E * E);
+  offsets.back() = M;
+  return offsets;
+}
+
+Tensor composed_groups(const Inputs& in) {
+  const Offsets offsets = some_offsets(in[0], in[1]);
+  std::vector<Tensor> parts;
+  for (int64_t e = 0; e < in[1].size(0); ++e) {
+    const int64_t O = in[1].size(1), C = in[1].size(2);
+    parts.push_back(
+        composed({slice(in[0], 0, offsets[size_t(e)], offsets[size_t(e) + 1]),
+                  slice(in[1], 0, e, e + 1).reshape({O, C}), slice(in[2], 0, e, e + 1).reshape({O})}));
+  }
+  return concat(parts, 0);
+}
+
+Tensor sample_scale(const Tensor& x) {
+  Tensor scale = Tensor::full({x.size(0)}, 1.25, x.dtype());
+  for_float("scale", x.dtype(), [&]<class T>() { scale.mutable_data<T>()[0] = 0; });
+  return scale;
+}
+
+const std::vector<std::string> kShapes{"3x5 7x5 7", "1x1 1x1 1", "2x3x5 4x5 4", "65537x2 3x2 3"};
+
+TESSERA_CASES(OpCase{"linear", kShapes, [](const Inputs& in) { return linear(in[0], in[1], in[2]); },
+                     composed});
+TESSERA_CASES(OpCase{
+    "linear(no bias)", {"3x5 7x5"}, [](const Inputs& in) { return linear(in[0], in[1]); }, composed});
+TESSERA_CASES(OpCase{"linear_gelu", kShapes,
+                     [](const Inputs& in) { return linear_gelu(in[0], in[1], in[2]); },
+                     [](const Inputs& in) { return gelu(composed(in)); }});
+TESSERA_CASES(OpCase{
+    "grouped_linear",
+    {"11x5 3x7x5 3x7", "1x1 1x1x1 1x1", "65537x2 2x3x2 2x3"},
+    [](const Inputs& in) { return grouped_linear(in[0], in[1], in[2], some_offsets(in[0], in[1])); },
+    composed_groups});
+TESSERA_CASES(OpCase{
+    "grouped_linear_gelu",
+    {"11x5 3x7x5 3x7", "1x1 1x1x1 1x1"},
+    [](const Inputs& in) { return grouped_linear_gelu(in[0], in[1], in[2], some_offsets(in[0], in[1])); },
+    [](const Inputs& in) { return gelu(composed_groups(in)); }});
+TESSERA_CASES(OpCase{"linear_residual",
+                     {"2x3x5 4x5 4 2x3x4", "1x1 1x1 1 1x1", "65537x2 3x2 3 65537x3"},
+                     [](const Inputs& in) { return linear_residual(in[0], in[1], in[2], in[3]); },
+                     [](const Inputs& in) {
+                       return add(in[3], composed({in[0], in[1], in[2]}));
+                     }});
+TESSERA_CASES(OpCase{
+    "linear_residual(scale)",
+    {"2x3x5 4x5 4 2x3x4", "3x1x2 1x2 1 3x1x1"},
+    [](const Inputs& in) { return linear_residual(in[0], in[1], in[2], in[3], sample_scale(in[0])); },
+    [](const Inputs& in) {
+      const Tensor s = sample_scale(in[0]).reshape({in[0].size(0), 1, 1});
+      return add(in[3], mul(composed({in[0], in[1], in[2]}), s));
+    }});
+
+}  // namespace
+}  // namespace tessera

@@ -1,0 +1,90 @@
+// All differentiable ops on one page. Letters: B batch, N tokens, C channels, H heads, D head size, E
+// experts, M rows, O outputs, K classes, P patch; * stands for any leading axes. f32 and f64 throughout.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "engine/base/rng.h"
+#include "engine/tensor/tape.h"
+#include "engine/tensor/tensor.h"
+
+namespace tessera {
+
+// ---- linear layers (linear.cc)
+// y(*,O) = x(*,C) weight(O,C)^T + bias(O)
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {});
+// gelu(linear(x, weight, bias))
+Tensor linear_gelu(const Tensor& x, const Tensor& weight, const Tensor& bias = {});
+// residual(B,*,O) + scale(B) * linear(x(B,*,C), weight, bias); an absent scale is 1. The scale is a constant.
+Tensor linear_residual(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& residual,
+                       const Tensor& scale = {});
+// Rows offsets[e] to offsets[e+1] of x(M,C) through expert e: weight(E,O,C), bias(E,O); offsets has E+1
+// entries from 0 to M. An expert without rows gets the gradient 0.
+Tensor grouped_linear(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                      std::span<const int64_t> offsets);
+Tensor grouped_linear_gelu(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                           std::span<const int64_t> offsets);
+
+// ---- products (matmul.cc)
+// c(*,M,O) = op(a) op(b); with equal leading axes. transpose_b: b is (*,O,C).
+Tensor matmul(const Tensor& a, const Tensor& b, bool transpose_a = false, bool transpose_b = false);
+
+// ---- normalisation (layer_norm.cc, batch_norm.cc)
+// Over the last axis: (x - mean) / sqrt(var + eps) * gamma + beta, population variance.
+Tensor layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, double eps = 1e-6);
+// x(B,C,H,W) over (B,H,W); training: batch statistics, and running_mean, running_var (C) are updated in place
+// by `momentum` (the variance unbiased); otherwise the running ones are used.
+Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, Tensor& running_mean,
+                  Tensor& running_var, bool training, double momentum = 0.1, double eps = 1e-5);
+
+// ---- activations (gelu.cc, relu.cc, softmax.cc)
+Tensor gelu(const Tensor& x);     // x Phi(x), exact
+Tensor relu(const Tensor& x);     // the gradient at 0 is 0
+Tensor softmax(const Tensor& x);  // over the last axis
+
+// ---- losses (softmax_cross_entropy.cc)
+// Mean over B of -sum_k q_k log softmax(logits)_k. labels: i32 (B), each in [0,K), an error otherwise, with
+// q = (1 - smoothing) onehot + smoothing / K; or soft targets of the logits' type (B,K), smoothed alike.
+Tensor softmax_cross_entropy(const Tensor& logits, const Tensor& targets, double smoothing = 0);
+
+// ---- attention (attention.cc)
+// softmax(q k^T / sqrt(D)) v for packed qkv(B,N,3,H,D); out (B,N,H*D). No N x N tensor is kept.
+Tensor attention(const Tensor& qkv);
+
+// ---- arithmetic (arithmetic.cc): sizes of 1 and missing leading axes broadcast
+Tensor add(const Tensor& a, const Tensor& b);
+Tensor mul(const Tensor& a, const Tensor& b);
+Tensor scale(const Tensor& x, double factor);
+
+// ---- shape (concat.cc, slice.cc, mean.cc, patches.cc, permute_rows.cc, embed_tokens.cc)
+Tensor concat(const std::vector<Tensor>& parts, int axis);
+Tensor slice(const Tensor& x, int axis, int64_t begin, int64_t end);
+Tensor mean(const Tensor& x, int axis);  // the axis is removed
+Tensor mean(const Tensor& x);            // of all elements
+// images(B,C,H,W) to (B, (H/P)(W/P), C*P*P), row-major in the grid, (c, row, column) inside a patch.
+Tensor patches(const Tensor& images, int64_t P);
+// y_i = x_order(i) for x(M,C), and its inverse y_order(i) = x_i; order: i32 (M), a permutation.
+Tensor permute_rows(const Tensor& x, const Tensor& order);
+Tensor unpermute_rows(const Tensor& x, const Tensor& order);
+// residual(B,*,C) + scale(B) * unpermute_rows(x(M,C), order); an absent scale is 1. The scale is a constant.
+Tensor combine_rows(const Tensor& x, const Tensor& order, const Tensor& residual, const Tensor& scale = {});
+// concat(cls for each image, x(B,N,C)) + position: cls(1,1,C), position(1,N+1,C); out (B,N+1,C).
+Tensor embed_tokens(const Tensor& x, const Tensor& cls, const Tensor& position);
+
+// ---- convolution (conv2d.cc, max_pool.cc)
+// x(B,C,H,W), weight(O,C,h,w), bias(O): out (B,O,H',W'), zero padding.
+Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t stride, int64_t padding);
+Tensor max_pool(const Tensor& x, int64_t kernel, int64_t stride, int64_t padding);
+
+// ---- noise (dropout.cc): drawn by the sample's place in the whole batch, so that cutting a batch changes
+// nothing Zeroes elements with probability `rate`, the others divided by 1 - rate. `first_sample`: place of
+// x's first sample (axis 0) in the batch.
+Tensor dropout(const Tensor& x, double rate, const Draw& draw, int64_t first_sample);
+// Per sample 0 (with probability `rate`) or 1 / (1 - rate), a constant (B) for linear_residual.
+Tensor drop_path_scale(int64_t B, double rate, const Draw& draw, int64_t first_sample, DType dtype);
+// x(B,*) times its drop_path_scale.
+Tensor drop_path(const Tensor& x, double rate, const Draw& draw, int64_t first_sample);
+
+}  // namespace tessera

@@ -1,0 +1,164 @@
+// permute_rows: y_i = x_order(i); unpermute_rows: y_order(i) = x_i. Each is the other's backward, so
+// dispatching tokens to experts and combining them needs no atomics.
+#include <cstring>
+
+#include "engine/kernels/rows.h"
+#include "engine/ops/cases.h"
+#include "engine/ops/elementary.h"
+#include "engine/ops/ops.h"
+
+namespace tessera {
+namespace {
+
+void check_order(const char* op, const Tensor& x, const Tensor& order) {
+  Dims dim(op);
+  dim(x, "x(M,C)")(order, "order(M)");
+  const int32_t* index = order.data<int32_t>();
+  for (int64_t i = 0; i < order.count(); ++i)
+    TESSERA_CHECK(index[i] >= 0 && index[i] < order.count(), op, ": order holds ", index[i], " at ", i,
+                  ", which is no row of x", x.shape());
+}
+
+// to_i = from_order(i)
+template <class T>
+void gather(int64_t M, int64_t C, const int32_t* order, const T* from, GradTarget<T> to) {
+  rows(M, C, [=](const Row& row, int64_t i) {
+    const T* const source = from + order[i] * C;
+    row.each(C, [=](int64_t j) { to.put(i * C + j, source[j]); });
+  });
+}
+
+// to_order(i) = from_i
+template <class T>
+void scatter(int64_t M, int64_t C, const int32_t* order, const T* from, GradTarget<T> to) {
+  rows(M, C, [=](const Row& row, int64_t i) {
+    const T* const source = from + i * C;
+    const int64_t target = order[i] * C;
+    row.each(C, [=](int64_t j) { to.put(target + j, source[j]); });
+  });
+}
+
+}  // namespace
+
+Tensor permute_rows(const Tensor& x, const Tensor& order) {
+  check_order("permute_rows", x, order);
+  const int64_t M = x.size(0), C = x.size(1);
+  Tensor y = like(x);
+  for_float("permute_rows", x.dtype(), [&]<class T>() {
+    gather<T>(M, C, order.data<int32_t>(), x.data<T>(), {y.mutable_data<T>(), T(0)});
+  });
+  record("permute_rows", {x}, y, [M, C, order, gx = x.gradient()](const Gradient& gy) {
+    for_float("permute_rows", gx.dtype(),
+              [&]<class T>() { scatter<T>(M, C, order.data<int32_t>(), gy.read<T>(), gx.target<T>()); });
+  });
+  return y;
+}
+
+Tensor unpermute_rows(const Tensor& x, const Tensor& order) {
+  check_order("unpermute_rows", x, order);
+  const int64_t M = x.size(0), C = x.size(1);
+  Tensor y = like(x);
+  for_float("unpermute_rows", x.dtype(), [&]<class T>() {
+    scatter<T>(M, C, order.data<int32_t>(), x.data<T>(), {y.mutable_data<T>(), T(0)});
+  });
+  record("unpermute_rows", {x}, y, [M, C, order, gx = x.gradient()](const Gradient& gy) {
+    for_float("unpermute_rows", gx.dtype(),
+              [&]<class T>() { gather<T>(M, C, order.data<int32_t>(), gy.read<T>(), gx.target<T>()); });
+  });
+  return y;
+}
+
+Tensor combine_rows(const Tensor& x, const Tensor& order, const Tensor& residual, const Tensor& scale) {
+  check_order("combine_rows", x, order);
+  const int64_t M = x.size(0), C = x.size(1);
+  TESSERA_CHECK(residual.count() == M * C && residual.size(-1) == C, "combine_rows: residual",
+                residual.shape(), " does not have the rows of x", x.shape());
+  if (scale) {
+    TESSERA_CHECK(scale.rank() == 1 && scale.size(0) == residual.size(0), "combine_rows: scale",
+                  scale.shape(), " must have one number for each of the ", residual.size(0),
+                  " samples of residual", residual.shape());
+    refuse_gradient("combine_rows (scale)", {scale});
+  }
+  const int64_t per_sample = M / std::max<int64_t>(1, residual.size(0));  // rows
+  Tensor y = like(residual);
+  for_float("combine_rows", x.dtype(), [&]<class T>() {
+    rows(M, C,
+         [=, to = order.data<int32_t>(), in = x.data<T>(), r = residual.data<T>(), out = y.mutable_data<T>(),
+          s = scale ? scale.data<T>() : nullptr](const Row& row, int64_t i) {
+           const int64_t target = to[i] * C;
+           const T factor = s ? s[to[i] / per_sample] : T(1);
+           row.each(C, [=](int64_t j) { out[target + j] = r[target + j] + factor * in[i * C + j]; });
+         });
+  });
+  record("combine_rows", {x, residual}, y,
+         [=, gx = x.gradient(), gr = residual.gradient()](const Gradient& gy) {
+           for_float("combine_rows", gy.dtype(), [&]<class T>() {
+             const T* dy = gy.read<T>();
+             if (const auto dr = gr.target<T>()) elements(M * C, [=](int64_t i) { dr.put(i, dy[i]); });
+             if (const auto dx = gx.target<T>())
+               rows(M, C,
+                    [=, to = order.data<int32_t>(), s = scale ? scale.data<T>() : nullptr](const Row& row,
+                                                                                           int64_t i) {
+                      const T* const source = dy + to[i] * C;
+                      const T factor = s ? s[to[i] / per_sample] : T(1);
+                      row.each(C, [=](int64_t j) { dx.put(i * C + j, factor * source[j]); });
+                    });
+           });
+         });
+  return y;
+}
+
+namespace {
+
+std::vector<int32_t> some_order(const Tensor& x) {
+  std::vector<int32_t> order(size_t(x.size(0)));
+  const Permutation permutation(uint64_t(x.size(0)), Draw{.seed = 3});
+  for (size_t i = 0; i < order.size(); ++i) order[i] = int32_t(permutation.at(i));
+  return order;
+}
+
+Tensor composed(const Tensor& x, bool inverse) {
+  const auto order = some_order(x);
+  const int64_t C = x.size(1);
+  std::vector<int64_t> index(size_t(x.count()));
+  for (int64_t i = 0; i < x.size(0); ++i)
+    for (int64_t j = 0; j < C; ++j) {
+      const int64_t other = order[size_t(i)];
+      index[size_t(inverse ? other * C + j : i * C + j)] = inverse ? i * C + j : other * C + j;
+    }
+  return take(x, index, x.shape());
+}
+
+Tensor order_of(const Tensor& x) { return Tensor::of({x.size(0)}, some_order(x)); }
+
+TESSERA_CASES(OpCase{"permute_rows",
+                     {"7x3", "1x1", "65537x2"},
+                     [](const Inputs& in) { return permute_rows(in[0], order_of(in[0])); },
+                     [](const Inputs& in) { return composed(in[0], false); }});
+TESSERA_CASES(OpCase{"unpermute_rows",
+                     {"7x3", "1x1", "65537x2"},
+                     [](const Inputs& in) { return unpermute_rows(in[0], order_of(in[0])); },
+                     [](const Inputs& in) { return composed(in[0], true); }});
+
+Tensor composed_combine(const Inputs& in, const Tensor& scale) {
+  Tensor rows = composed(in[0], true).reshape(in[1].shape());
+  if (scale) rows = mul(rows, scale.reshape({in[1].size(0), 1, 1}));
+  return add(in[1], rows);
+}
+
+Tensor sample_scale(const Tensor& residual) {
+  return drop_path_scale(residual.size(0), 0.4, Draw{.seed = 6}, 0, residual.dtype());
+}
+
+TESSERA_CASES(OpCase{"combine_rows",
+                     {"6x3 2x3x3", "1x1 1x1x1", "65537x2 65537x1x2"},
+                     [](const Inputs& in) { return combine_rows(in[0], order_of(in[0]), in[1]); },
+                     [](const Inputs& in) { return composed_combine(in, {}); }});
+TESSERA_CASES(OpCase{
+    "combine_rows(scale)",
+    {"12x3 4x3x3"},
+    [](const Inputs& in) { return combine_rows(in[0], order_of(in[0]), in[1], sample_scale(in[1])); },
+    [](const Inputs& in) { return composed_combine(in, sample_scale(in[1])); }});
+
+}  // namespace
+}  // namespace tessera

@@ -1,0 +1,163 @@
+#include "engine/tensor/arena.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <new>
+#include <numeric>
+
+#include "engine/base/check.h"
+
+namespace tessera {
+namespace {
+
+constexpr size_t kAlignment = 64;
+constexpr size_t kHugePage = size_t{2} << 20;
+
+size_t round_up(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
+
+void* aligned(size_t alignment, size_t bytes) {
+  void* block = std::aligned_alloc(alignment, round_up(std::max<size_t>(bytes, 1), alignment));
+  TESSERA_CHECK_AS(Exit::device, block, "out of memory: ", bytes,
+                   " bytes could not be allocated; a smaller batch or micro-batch needs less");
+  return block;
+}
+
+}  // namespace
+
+Arena*& Arena::current() {
+  thread_local Arena* arena = nullptr;
+  return arena;
+}
+
+Arena::~Arena() {
+  for (const auto& [block, size] : pool_sizes_) std::free(block);
+  std::free(slab_);
+}
+
+size_t Arena::slab_bytes() const { return slab_size_; }
+
+void Arena::begin_step(uint64_t key) {
+  key_ = key;
+  event_ = next_block_ = 0;
+  deviated_ = false;
+  recording_ = {};
+  // What outlived its step may sit anywhere in the slab: such a step is not planned.
+  if (!live_.empty()) {
+    mode_ = Mode::idle;
+    return;
+  }
+  const auto found = plans_.find(key);
+  mode_ = found == plans_.end() ? Mode::record : Mode::replay;
+  plan_ = found == plans_.end() ? nullptr : &found->second;
+  if (plan_ && plan_->slab_bytes > slab_size_) {
+    std::free(slab_);
+    slab_size_ = round_up(plan_->slab_bytes, kHugePage);
+    slab_ = static_cast<std::byte*>(aligned(kHugePage, slab_size_));
+    madvise(slab_, slab_size_, MADV_HUGEPAGE);
+  }
+}
+
+void Arena::end_step() {
+  if (mode_ == Mode::record && live_.empty()) {
+    assign_offsets(recording_);
+    plans_[key_] = std::move(recording_);
+  } else if (mode_ == Mode::replay && (deviated_ || event_ != plan_->events.size())) {
+    plans_.erase(key_);
+  }
+  if (mode_ != Mode::idle && live_.empty()) {  // planned from now on: the pool is not needed
+    for (const auto& [block, size] : pool_sizes_) std::free(block);
+    pool_.clear();
+    pool_sizes_.clear();
+  }
+  mode_ = Mode::idle;
+}
+
+void* Arena::allocate(size_t bytes) {
+  bytes = round_up(std::max<size_t>(bytes, 1), kAlignment);
+  if (mode_ == Mode::replay && !deviated_) {
+    const bool expected = event_ < plan_->events.size() && plan_->events[event_] == -1 &&
+                          plan_->blocks[next_block_].bytes == bytes;
+    if (expected) {
+      void* block = slab_ + plan_->blocks[next_block_].offset;
+      ++event_;
+      live_[block] = int(next_block_++);
+      return block;
+    }
+    deviated_ = true;
+  }
+  void* block = pool_allocate(bytes);
+  int number = -1;
+  if (mode_ == Mode::record) {
+    number = int(recording_.blocks.size());
+    recording_.blocks.push_back({bytes, 0, int(recording_.events.size()), -1});
+    recording_.events.push_back(-1);
+  }
+  live_[block] = number;
+  return block;
+}
+
+void Arena::release(void* block) {
+  const auto found = live_.find(block);
+  TESSERA_CHECK(found != live_.end(), "arena: a block was released twice or belongs to another arena");
+  const int number = found->second;
+  live_.erase(found);
+  if (mode_ == Mode::record && number >= 0) {
+    recording_.blocks[size_t(number)].death = int(recording_.events.size());
+    recording_.events.push_back(number);
+  } else if (mode_ == Mode::replay && !deviated_) {
+    if (event_ < plan_->events.size() && plan_->events[event_] == number)
+      ++event_;
+    else
+      deviated_ = true;
+  }
+  if (!in_slab(block)) pool_[pool_sizes_.at(block)].push_back(block);
+}
+
+// Largest first, each block at the lowest offset that is free during its whole life.
+void Arena::assign_offsets(Plan& plan) {
+  auto& blocks = plan.blocks;
+  for (Block& block : blocks)
+    if (block.death < 0) block.death = int(plan.events.size());
+  std::vector<int> order(blocks.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int a, int b) { return blocks[size_t(a)].bytes > blocks[size_t(b)].bytes; });
+  std::vector<int> placed;  // by offset
+  for (int index : order) {
+    Block& block = blocks[size_t(index)];
+    size_t offset = 0;
+    for (int other_index : placed) {
+      const Block& other = blocks[size_t(other_index)];
+      if (other.death <= block.birth || other.birth >= block.death) continue;
+      if (offset + block.bytes <= other.offset) break;
+      offset = std::max(offset, other.offset + other.bytes);
+    }
+    block.offset = offset;
+    plan.slab_bytes = std::max(plan.slab_bytes, offset + block.bytes);
+    const auto place = std::upper_bound(placed.begin(), placed.end(), index, [&](int a, int b) {
+      return blocks[size_t(a)].offset < blocks[size_t(b)].offset;
+    });
+    placed.insert(place, index);
+  }
+}
+
+bool Arena::in_slab(const void* block) const {
+  const auto* at = static_cast<const std::byte*>(block);
+  return slab_ && at >= slab_ && at < slab_ + slab_size_;
+}
+
+void* Arena::pool_allocate(size_t bytes) {
+  auto& free_blocks = pool_[bytes];
+  if (!free_blocks.empty()) {
+    void* block = free_blocks.back();
+    free_blocks.pop_back();
+    return block;
+  }
+  void* block = aligned(kAlignment, bytes);
+  pool_sizes_[block] = bytes;
+  return block;
+}
+
+}  // namespace tessera

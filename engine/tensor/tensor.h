@@ -1,0 +1,173 @@
+// Tensor: a handle to dense row-major storage with a shape and an element type. Copies share storage; reshape
+// is a view. There are no strided views: transposition exists only as a GEMM flag or inside an op.
+//
+// Data and gradient live apart: a closure on the tape that needs only dL/dy keeps y's gradient slot, and y's
+// data goes back to the arena.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/base/check.h"
+#include "engine/base/dims.h"
+#include "engine/base/rng.h"
+#include "engine/base/shape.h"
+#include "engine/tensor/arena.h"
+#include "engine/tensor/dtype.h"
+
+namespace tessera {
+
+namespace detail {
+
+// Bytes of the arena or the heap, or a part of another tensor's (a parameter in a flat buffer).
+class Memory {
+ public:
+  explicit Memory(int64_t bytes);
+  Memory(void* part, std::shared_ptr<void> whole) : data_(part), whole_(std::move(whole)) {}
+  ~Memory();
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+  void* data() const { return data_; }
+
+ private:
+  void* data_ = nullptr;
+  Arena* arena_ = nullptr;
+  std::shared_ptr<void> whole_;  // keeps a part's memory alive
+  bool heap_ = false;
+};
+
+struct Storage {
+  std::unique_ptr<Memory> memory;
+  uint32_t version = 0;  // counts the times that someone asked to write
+};
+
+struct Slot {
+  Shape shape;
+  DType dtype;
+  bool written = false;
+  int parameter = -1;  // index in the flat store: its gradient lives in the replica's buffer
+  std::unique_ptr<Memory> memory;
+};
+
+}  // namespace detail
+
+// Where a gradient goes: beta 0 overwrites (the memory may hold anything), 1 adds.
+template <class T>
+struct GradTarget {
+  T* data = nullptr;
+  T beta = 0;
+  explicit operator bool() const { return data != nullptr; }
+  TESSERA_FN void put(int64_t i, T value) const { data[i] = beta == T(0) ? value : data[i] + value; }
+};
+
+// The gradient slot of a tensor; empty where no gradient is wanted.
+class Gradient {
+ public:
+  Gradient() = default;
+  explicit Gradient(std::shared_ptr<detail::Slot> slot) : slot_(std::move(slot)) {}
+
+  explicit operator bool() const { return slot_ != nullptr; }
+  bool written() const;
+  const Shape& shape() const { return slot_->shape; }
+  DType dtype() const { return slot_->dtype; }
+
+  // The gradient that arrived here; an error if none did.
+  template <class T>
+  const T* read() const {
+    return static_cast<const T*>(read(dtype_of<T>()));
+  }
+  // Pointer and beta for the one writer that asks now; counts as written from here on.
+  template <class T>
+  GradTarget<T> target() const {
+    GradTarget<T> to;
+    if (slot_) {
+      to.beta = written() ? T(1) : T(0);
+      to.data = static_cast<T*>(open(dtype_of<T>()));
+    }
+    return to;
+  }
+
+ private:
+  friend class Tape;
+  const void* read(DType type) const;
+  void* open(DType type) const;
+
+  std::shared_ptr<detail::Slot> slot_;
+};
+
+class Tensor {
+ public:
+  Tensor() = default;
+  // Uninitialised, from the current arena (or the heap where there is none).
+  Tensor(const Shape& shape, DType dtype);
+  static Tensor zeros(const Shape& shape, DType dtype = DType::f32);
+  static Tensor full(const Shape& shape, double value, DType dtype = DType::f32);
+  static Tensor of(const Shape& shape, const std::vector<float>& values);
+  static Tensor of(const Shape& shape, const std::vector<double>& values);
+  static Tensor of(const Shape& shape, const std::vector<int32_t>& values);
+  // A tensor without memory, to be placed later in a flat buffer by all handles to it at once.
+  static Tensor declare(const Shape& shape, DType dtype);
+  void place(void* data, const Tensor& flat);
+  // Parameter `index` of a flat store: its gradients go to the tape's parameter gradients.
+  void make_parameter(int index);
+
+  explicit operator bool() const { return storage_ != nullptr; }
+  const Shape& shape() const { return shape_; }
+  int rank() const { return shape_.rank(); }
+  int64_t size(int axis) const { return shape_[axis]; }
+  int64_t count() const { return shape_.count(); }
+  DType dtype() const { return dtype_; }
+
+  template <class T>
+  const T* data() const {
+    return static_cast<const T*>(checked(dtype_of<T>()));
+  }
+  template <class T>
+  T* mutable_data() {
+    void* data = const_cast<void*>(checked(dtype_of<T>()));
+    ++storage_->version;
+    return static_cast<T*>(data);
+  }
+  // Any floating or integer element as a double, for prints and tests.
+  double at(int64_t index) const;
+  double item() const;
+
+  // The same storage (and gradient) in another shape of the same count.
+  Tensor reshape(const Shape& shape) const;
+  // The same data without a gradient.
+  Tensor detach() const;
+  // A copy on the heap that outlives the step.
+  Tensor clone() const;
+  Tensor to(DType dtype) const;
+
+  Tensor& require_grad();
+  bool requires_grad() const { return slot_ != nullptr; }
+  Gradient gradient() const { return Gradient(slot_); }
+  // A copy of the gradient; an error if there is none.
+  Tensor grad() const;
+  // Forgets the gradient of a leaf, before the next backward pass.
+  void clear_grad();
+  // Fills the gradient's memory; backward adds to it if it counts as `written`, and overwrites it otherwise.
+  void prefill_grad(double value, bool written);
+
+  uint32_t version() const { return storage_->version; }
+
+ private:
+  friend class Tape;
+  const void* checked(DType type) const;
+
+  std::shared_ptr<detail::Storage> storage_;
+  std::shared_ptr<detail::Slot> slot_;
+  Shape shape_;
+  DType dtype_ = DType::f32;
+};
+
+// Uninitialised tensor of the same shape and type.
+inline Tensor like(const Tensor& x) { return Tensor(x.shape(), x.dtype()); }
+
+// Rows of numbers, long axes abridged.
+std::ostream& operator<<(std::ostream& out, const Tensor& tensor);
+
+}  // namespace tessera

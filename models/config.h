@@ -1,0 +1,88 @@
+// What a model is: everything that its file and its run must remember to build it again.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "models/fields.h"
+#include "nn/layers.h"
+#include "nn/moe/experts.h"
+#include "nn/moe/random_partition.h"
+
+namespace tessera {
+
+// Feed-forward layers replaced by experts. No blocks: a dense model.
+struct MoeConfig {
+  std::string blocks = "none";  // none | every-n | last-n | a list such as 1,3,5
+  int64_t experts = 4;
+  ExpertInit init = ExpertInit::independent;
+  PartitionScope partition = PartitionScope::batch;
+};
+
+struct ModelConfig {
+  std::string name = "vit_small_image_32";
+  int64_t image_size = 32;
+  int64_t channels = 3;
+  int64_t classes = 100;
+  int64_t patch = 4;
+  int64_t depth = 9;
+  int64_t dim = 192;
+  int64_t heads = 12;
+  double mlp_ratio = 2;
+  bool qkv_bias = true;
+  WeightInit init = WeightInit::trunc_normal;
+  double drop_path = 0;
+  bool drop_path_linear = true;  // rising from 0 over the depth (timm), or the same everywhere
+  double dropout = 0;
+  MoeConfig moe;
+
+  int64_t tokens() const { return (image_size / patch) * (image_size / patch) + 1; }  // with the class token
+  int64_t hidden() const { return int64_t(double(dim) * mlp_ratio); }
+  bool is_moe() const { return moe.blocks != "none"; }
+};
+
+// Ids of the blocks that a placement names, ascending: every-n is n-1, 2n-1, ...; last-n the last n of the
+// odd ids (V-MoE's conventions). An error (usage) where it names none of `depth` blocks.
+std::vector<int64_t> moe_blocks(const std::string& placement, int64_t depth);
+
+// All fields by their keys, for files, flags and help alike.
+template <class Config, class Visit>
+requires std::same_as<std::remove_const_t<Config>, ModelConfig>
+void visit_fields(Config& c, Visit&& visit) {
+  visit("name", c.name);
+  visit("image_size", c.image_size);
+  visit("channels", c.channels);
+  visit("classes", c.classes);
+  visit("patch", c.patch);
+  visit("depth", c.depth);
+  visit("dim", c.dim);
+  visit("heads", c.heads);
+  visit("mlp_ratio", c.mlp_ratio);
+  visit("qkv_bias", c.qkv_bias);
+  visit("init", c.init);
+  visit("drop_path", c.drop_path);
+  visit("drop_path_linear", c.drop_path_linear);
+  visit("dropout", c.dropout);
+  visit("moe.blocks", c.moe.blocks);
+  visit("moe.experts", c.moe.experts);
+  visit("moe.init", c.moe.init);
+  visit("moe.partition", c.moe.partition);
+}
+
+inline auto field_names(WeightInit*) {
+  return FieldNames<WeightInit>{{WeightInit::trunc_normal, "trunc-normal"}, {WeightInit::xavier, "xavier"}};
+}
+inline auto field_names(ExpertInit*) {
+  return FieldNames<ExpertInit>{{ExpertInit::alike, "alike"}, {ExpertInit::independent, "independent"}};
+}
+inline auto field_names(PartitionScope*) {
+  return FieldNames<PartitionScope>{{PartitionScope::batch, "batch"},
+                                    {PartitionScope::per_image, "per-image"},
+                                    {PartitionScope::replica, "replica"}};
+}
+
+// Throws (usage) with the key, the value and the rule that it breaks.
+void validate(const ModelConfig& config);
+
+}  // namespace tessera

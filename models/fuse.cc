@@ -1,0 +1,63 @@
+#include "models/fuse.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "optim/experts_averaging.h"
+
+namespace tessera {
+namespace {
+
+// blocks.3.moe.fc1.weight to blocks.3.mlp.fc1.weight
+std::string dense_name(const std::string& stacked) {
+  const size_t at = stacked.find(".moe.");
+  TESSERA_CHECK(at != std::string::npos, "fuse: the stacked parameter ", stacked,
+                " is not part of a mixture");
+  return stacked.substr(0, at) + ".mlp." + stacked.substr(at + 5);
+}
+
+}  // namespace
+
+std::unique_ptr<Vit> fuse(const Vit& model) {
+  ModelConfig config = model.config();
+  config.moe = {};
+  auto dense = std::make_unique<Vit>(config, 0, model.parameters().dtype());
+  for (const auto& p : model.parameters().parameters()) {
+    const std::string name = p.experts > 1 ? dense_name(p.name) : p.name;
+    const auto* target = dense->parameters().find(name);
+    TESSERA_CHECK(target, "fuse: the dense model has no parameter ", name);
+    Tensor value = target->value;
+    for_float("fuse", p.value.dtype(), [&]<class T>() {
+      mean_experts<T>(p.value.data<T>(), p.experts, value.count(), value.mutable_data<T>());
+    });
+  }
+  return dense;
+}
+
+void set_experts_to_mean(Vit& model) {
+  for (const auto& p : model.parameters().parameters()) {
+    if (p.experts < 2) continue;
+    Tensor value = p.value;
+    const int64_t count = value.count() / p.experts;
+    for_float("set_experts_to_mean", value.dtype(), [&]<class T>() {
+      T* const first = value.mutable_data<T>();
+      std::vector<T> mean(static_cast<size_t>(count));
+      mean_experts<T>(first, p.experts, count, mean.data());
+      for (int64_t e = 0; e < p.experts; ++e) std::copy(mean.begin(), mean.end(), first + e * count);
+    });
+  }
+}
+
+double output_difference(const Vit& a, const Vit& b, const Tensor& images) {
+  const Pass pass{.batch = images.size(0)};
+  const Tensor left = a.forward(images, pass), right = b.forward(images, pass);
+  double most = 0, largest = 0;
+  for (int64_t i = 0; i < left.count(); ++i) {
+    const double difference = std::abs(left.at(i) - right.at(i));
+    if (!(difference <= most)) most = difference;  // NaN counts
+    largest = std::max(largest, std::abs(left.at(i)));
+  }
+  return most / std::max(largest, 1e-30);
+}
+
+}  // namespace tessera

@@ -1,0 +1,67 @@
+#include "models/registry.h"
+
+#include "engine/base/nearest_name.h"
+
+namespace tessera {
+namespace {
+
+// ViT and DeiT at 224 pixels: patch 16, depth 12, MLP ratio 4 (Dosovitskiy et al., 2021; Touvron et al.,
+// 2021).
+RegisteredModel at_224(const std::string& name, const std::string& summary, int64_t dim, int64_t heads,
+                       double drop_path) {
+  ModelConfig c;
+  c.name = name;
+  c.image_size = 224;
+  c.classes = 1000;
+  c.patch = 16;
+  c.depth = 12;
+  c.dim = dim;
+  c.heads = heads;
+  c.mlp_ratio = 4;
+  c.drop_path = drop_path;
+  return {name, summary, c};
+}
+
+// The ViT of "Vision Transformer for Small-Size Datasets" (arXiv 2112.13492): patch 4, depth 9, dim 192, 12
+// heads, MLP ratio 2, no qkv bias, Xavier weights, constant stochastic depth.
+RegisteredModel small_image(const std::string& name, const std::string& summary, int64_t size,
+                            int64_t channels, int64_t classes) {
+  ModelConfig c;
+  c.name = name;
+  c.image_size = size;
+  c.channels = channels;
+  c.classes = classes;
+  c.qkv_bias = false;
+  c.init = WeightInit::xavier;
+  c.drop_path = 0.1;
+  c.drop_path_linear = false;
+  return {name, summary, c};
+}
+
+}  // namespace
+
+const std::vector<RegisteredModel>& registered_models() {
+  static const std::vector<RegisteredModel> models{
+      at_224("vit_tiny_patch16_224", "ViT-Ti/16", 192, 3, 0),
+      at_224("vit_small_patch16_224", "ViT-S/16", 384, 6, 0),
+      at_224("vit_base_patch16_224", "ViT-B/16", 768, 12, 0),
+      at_224("deit_tiny_patch16_224", "DeiT-Ti/16, stochastic depth 0.1", 192, 3, 0.1),
+      at_224("deit_small_patch16_224", "DeiT-S/16, stochastic depth 0.1", 384, 6, 0.1),
+      at_224("deit_base_patch16_224", "DeiT-B/16, stochastic depth 0.1", 768, 12, 0.1),
+      small_image("vit_small_image_32", "ViT for 32 x 32 RGB images (CIFAR)", 32, 3, 100),
+      small_image("vit_small_image_28", "ViT for 28 x 28 grey images (MNIST family)", 28, 1, 10),
+  };
+  return models;
+}
+
+ModelConfig model_by_name(const std::string& name) {
+  std::vector<std::string> names;
+  for (const RegisteredModel& model : registered_models()) {
+    if (model.name == name) return model.config;
+    names.push_back(model.name);
+  }
+  fail(Exit::usage, "model '", name, "' is not known; did you mean '", nearest_name(name, names),
+       "'? `tessera list models` shows all");
+}
+
+}  // namespace tessera

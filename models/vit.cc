@@ -1,0 +1,76 @@
+#include "models/vit.h"
+
+#include <algorithm>
+
+namespace tessera {
+namespace {
+
+double drop_path_rate(const ModelConfig& config, int64_t block) {
+  if (!config.drop_path_linear || config.depth == 1) return config.drop_path;
+  return config.drop_path * double(block) / double(config.depth - 1);
+}
+
+std::unique_ptr<FeedForward> make_feed_forward(const Scope& scope, const ModelConfig& c, bool moe) {
+  if (moe)
+    return std::make_unique<RandomPartitionMoe>(scope / "moe", c.moe.experts, c.dim, c.hidden(), c.init,
+                                                c.moe.init, c.moe.partition, c.dropout);
+  return std::make_unique<Mlp>(scope / "mlp", c.dim, c.hidden(), c.init, c.dropout);
+}
+
+}  // namespace
+
+Block::Block(const Scope& scope, const ModelConfig& c, int64_t index, bool moe)
+    : norm1(scope / "norm1", c.dim),
+      attn(scope / "attn", c.dim, c.heads, c.qkv_bias, c.init, c.dropout),
+      drop_path1(scope, drop_path_rate(c, index)),
+      norm2(scope / "norm2", c.dim),
+      mlp(make_feed_forward(scope, c, moe)),
+      drop_path2(scope, drop_path_rate(c, index)),
+      name(scope.name()) {}
+
+Tensor Block::forward(const Tensor& input, const Pass& pass) const {
+  Tensor x = attn.forward(norm1.forward(input), drop_path1.around(input, pass), pass);
+  pass.show(name + ".attn", x);
+  x = mlp->forward(norm2.forward(x), drop_path2.around(x, pass), pass);
+  return pass.show(name + ".mlp", x);
+}
+
+Vit::Vit(const ModelConfig& config, uint64_t seed, DType dtype) : config_(config), parameters_(dtype) {
+  validate(config);
+  const int64_t D = config.dim, P = config.patch, C = config.channels;
+  const bool small_image = config.init == WeightInit::xavier;  // that code base draws tokens from N(0,1)
+  const Scope scope(parameters_);
+  cls_token_ = (scope / "cls_token").weight({1, 1, D}, Init::normal(small_image ? 1 : 1e-6), false);
+  pos_embed_ =
+      (scope / "pos_embed")
+          .weight({1, config.tokens(), D}, small_image ? Init::normal(1) : Init::trunc_normal(0.02), false);
+  const Scope proj = scope / "patch_embed" / "proj";
+  patch_weight_ = (proj / "weight").weight({D, C, P, P}, linear_init(config.init, C * P * P, D));
+  patch_bias_ = (proj / "bias").bias({D});
+  const std::vector<int64_t> moe = moe_blocks(config.moe.blocks, config.depth);
+  for (int64_t i = 0; i < config.depth; ++i)
+    blocks_.emplace_back(scope / "blocks" / std::to_string(i), config, i,
+                         std::binary_search(moe.begin(), moe.end(), i));
+  norm_ = std::make_unique<LayerNorm>(scope / "norm", D);
+  head_ = std::make_unique<Linear>(scope / "head", D, config.classes, config.init);
+  parameters_.allocate(seed);
+}
+
+Tensor Vit::forward(const Tensor& images, const Pass& pass) const {
+  Dims dim("vit");
+  dim(images, "images(B,C,H,W)");
+  const int64_t B = dim['B'], D = config_.dim, P = config_.patch;
+  TESSERA_CHECK(
+      dim['C'] == config_.channels && dim['H'] == config_.image_size && dim['W'] == config_.image_size,
+      "vit: images", images.shape(), " for a model of ", config_.channels, " channels and ",
+      config_.image_size, " x ", config_.image_size, " pixels");
+  const Tensor weight = patch_weight_.reshape({D, config_.channels * P * P});
+  Tensor x = linear(patches(images, P), weight, patch_bias_);
+  pass.show("patch_embed", x);
+  x = embed_tokens(x, cls_token_, pos_embed_);
+  for (const Block& block : blocks_) x = block.forward(x, pass);
+  const Tensor cls = slice(x, 1, 0, 1).reshape({B, D});
+  return pass.show("head", head_->forward(norm_->forward(cls)));
+}
+
+}  // namespace tessera

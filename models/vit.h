@@ -1,0 +1,49 @@
+// Vision Transformer (Dosovitskiy et al., 2021) with timm's names: pre-norm blocks, a class token, learned
+// position embeddings. Blocks named by config.moe have random-partition experts in place of their MLP.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "models/config.h"
+#include "nn/attention.h"
+#include "nn/feed_forward.h"
+
+namespace tessera {
+
+struct Block {
+  LayerNorm norm1;
+  Attention attn;
+  DropPath drop_path1;
+  LayerNorm norm2;
+  std::unique_ptr<FeedForward> mlp;  // Mlp or RandomPartitionMoe
+  DropPath drop_path2;
+  std::string name;
+
+  Block(const Scope& scope, const ModelConfig& config, int64_t index, bool moe);
+  Tensor forward(const Tensor& input, const Pass& pass) const;  // (B,N,C) to (B,N,C)
+};
+
+class Vit {
+ public:
+  // Builds the model and draws its first weights from `seed`.
+  Vit(const ModelConfig& config, uint64_t seed, DType dtype = DType::f32);
+
+  // images(B,C,H,W) to logits(B,K)
+  Tensor forward(const Tensor& images, const Pass& pass) const;
+
+  const ModelConfig& config() const { return config_; }
+  ParameterStore& parameters() { return parameters_; }
+  const ParameterStore& parameters() const { return parameters_; }
+
+ private:
+  ModelConfig config_;
+  ParameterStore parameters_;
+  Tensor patch_weight_, patch_bias_;  // (D,C,P,P), (D)
+  Tensor cls_token_, pos_embed_;      // (1,1,D), (1,N,D)
+  std::vector<Block> blocks_;
+  std::unique_ptr<LayerNorm> norm_;
+  std::unique_ptr<Linear> head_;
+};
+
+}  // namespace tessera

@@ -1,0 +1,127 @@
+#include "models/weights.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+namespace tessera {
+namespace {
+
+// Names without the prefixes that wrappers of other programs add.
+std::map<std::string, const TensorEntry*> plain_names(const SafetensorsFile& file) {
+  std::map<std::string, const TensorEntry*> names;
+  for (const TensorEntry& entry : file.entries()) {
+    std::string name = entry.name;
+    for (bool again = true; again;) {
+      again = false;
+      for (const std::string_view prefix : {"module.", "_orig_mod."})
+        if (name.starts_with(prefix)) {
+          name.erase(0, prefix.size());
+          again = true;
+        }
+    }
+    TESSERA_CHECK_AS(Exit::file, names.emplace(name, &entry).second, file.name(), ": two tensors are named ",
+                     name);
+  }
+  return names;
+}
+
+Shape shape_of(const TensorEntry& entry) {
+  TESSERA_CHECK_AS(Exit::file, entry.shape.size() <= size_t(Shape::kMaxRank), "tensor ", entry.name, " has ",
+                   entry.shape.size(), " axes; at most ", Shape::kMaxRank, " are supported");
+  return Shape(entry.shape.begin(), entry.shape.end());
+}
+
+}  // namespace
+
+void save_model(const std::string& path, const Vit& model, const Metadata& metadata) {
+  SafetensorsWriter writer;
+  for (const auto& p : model.parameters().parameters()) {
+    const Shape& shape = p.value.shape();
+    std::vector<int64_t> sizes(shape.begin(), shape.end());
+    for_float("save_model", p.value.dtype(),
+              [&]<class T>() { writer.add(p.name, sizes, p.value.data<T>()); });
+  }
+  for (const auto& [key, value] : metadata) writer.metadata()[key] = value;
+  writer.metadata()[kModelKey] = config_to_json(model.config()).dump();
+  writer.metadata()["tessera.version"] = TESSERA_VERSION;
+  writer.write(path);
+}
+
+ModelConfig model_config_of(const SafetensorsFile& file) {
+  ModelConfig c;
+  if (const auto found = file.metadata().find(kModelKey); found != file.metadata().end()) {
+    try {
+      config_from_json(c, nlohmann::json::parse(found->second, nullptr, false));
+      validate(c);
+    } catch (const Error& error) {
+      fail(Exit::file, file.name(), ": metadata ", kModelKey, ": ", error.what());
+    }
+    return c;
+  }
+  const auto names = plain_names(file);
+  const auto shape = [&](const std::string& name, int rank) {
+    const auto found = names.find(name);
+    TESSERA_CHECK_AS(Exit::file, found != names.end(), file.name(), ": holds no tensor ", name,
+                     "; it is neither a file of tessera nor a ViT or DeiT of timm");
+    const Shape s = shape_of(*found->second);
+    TESSERA_CHECK_AS(Exit::file, s.rank() == rank && s.count() > 0, file.name(), ": ", name, s,
+                     " should have ", rank, " axes, none of them empty");
+    return s;
+  };
+  const Shape proj = shape("patch_embed.proj.weight", 4);
+  c.name = "timm_vit";
+  c.dim = proj[0];
+  c.channels = proj[1];
+  c.patch = proj[2];
+  c.classes = shape("head.weight", 2)[0];
+  const int64_t grid = int64_t(std::llround(std::sqrt(double(shape("pos_embed", 3)[1] - 1))));
+  c.image_size = grid * c.patch;
+  for (c.depth = 0; names.count("blocks." + std::to_string(c.depth) + ".norm1.weight");) ++c.depth;
+  c.heads = std::max<int64_t>(1, c.dim / 64);
+  c.mlp_ratio = double(shape("blocks.0.mlp.fc1.weight", 2)[0]) / double(c.dim);
+  c.qkv_bias = names.count("blocks.0.attn.qkv.bias") > 0;
+  try {
+    validate(c);
+  } catch (const Error& error) {
+    fail(Exit::file, file.name(), ": its tensors' shapes make no ViT: ", error.what());
+  }
+  return c;
+}
+
+void load_parameters(Vit& model, const SafetensorsFile& file) {
+  auto names = plain_names(file);
+  std::string problems;
+  std::vector<std::pair<Tensor, const TensorEntry*>> copies;
+  for (const auto& p : model.parameters().parameters()) {
+    const auto found = names.find(p.name);
+    if (found == names.end()) {
+      problems += text("\n  missing: ", p.name, p.value.shape());
+      continue;
+    }
+    if (shape_of(*found->second) == p.value.shape())
+      copies.emplace_back(p.value, found->second);
+    else
+      problems += text("\n  ", p.name, ": ", shape_of(*found->second), " in the file, ", p.value.shape(),
+                       " in the model");
+    names.erase(found);
+  }
+  for (const auto& [name, entry] : names) problems += text("\n  not of this model: ", name, shape_of(*entry));
+  TESSERA_CHECK_AS(Exit::file, problems.empty(), file.name(), " does not fit the model ", model.config().name,
+                   ":", problems);
+  for (auto& [value, entry] : copies) {
+    const size_t count = size_t(value.count());
+    if (value.dtype() == DType::f32)
+      file.read_f32(*entry, {value.mutable_data<float>(), count});
+    else
+      file.read_f64(*entry, {value.mutable_data<double>(), count});
+  }
+}
+
+std::unique_ptr<Vit> load_model(const SafetensorsFile& file, const std::optional<ModelConfig>& config) {
+  auto model = std::make_unique<Vit>(config ? *config : model_config_of(file), 0);
+  load_parameters(*model, file);
+  return model;
+}
+
+}  // namespace tessera

@@ -1,0 +1,34 @@
+// Models in safetensors files: timm's names and shapes, the configuration in the metadata.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "engine/io/safetensors.h"
+#include "models/vit.h"
+
+namespace tessera {
+
+// Metadata keys of the files written here.
+inline constexpr const char* kModelKey = "tessera.model";      // ModelConfig as JSON
+inline constexpr const char* kClassesKey = "tessera.classes";  // JSON list of class names
+inline constexpr const char* kMeanKey = "tessera.mean";        // JSON list, one a channel, of pixels in [0,1]
+inline constexpr const char* kStdKey = "tessera.std";
+
+// Writes all parameters atomically; `metadata` is added to the model's own.
+void save_model(const std::string& path, const Vit& model, const Metadata& metadata);
+
+// The model that a file holds: from its metadata, or, for a file of timm, from its shapes (heads of 64
+// channels).
+ModelConfig model_config_of(const SafetensorsFile& file);
+
+// Fills `model` from a file. Every parameter must be there in its shape and nothing else; all that is
+// missing, unexpected or of another shape is listed in one error (file). Wrappers' prefixes (module.,
+// _orig_mod.) are dropped.
+void load_parameters(Vit& model, const SafetensorsFile& file);
+
+// Both steps. `config` overrides what the file says.
+std::unique_ptr<Vit> load_model(const SafetensorsFile& file, const std::optional<ModelConfig>& config = {});
+
+}  // namespace tessera

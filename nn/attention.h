@@ -1,0 +1,30 @@
+// Multi-head self-attention (Vaswani et al., 2017) as in ViT: one packed projection to q, k, v, and one back.
+#pragma once
+
+#include "nn/layers.h"
+
+namespace tessera {
+
+struct Attention {
+  int64_t heads;
+  Linear qkv, proj;
+  Dropout dropout;
+
+  Attention(const Scope& scope, int64_t C, int64_t H, bool qkv_bias, WeightInit init, double dropout_rate)
+      : heads(H),
+        qkv(scope / "qkv", C, 3 * C, init, qkv_bias),
+        proj(scope / "proj", C, C, init),
+        dropout(scope, dropout_rate) {
+    TESSERA_CHECK_AS(Exit::usage, H > 0 && C % H == 0, "model: dim ", C, " is not divisible by heads ", H);
+  }
+
+  // residual + proj(attention(x)), x(B,N,C)
+  Tensor forward(const Tensor& x, const Residual& residual, const Pass& pass) const {
+    const int64_t B = x.size(0), N = x.size(1), C = x.size(2);
+    const Tensor heads_out = tessera::attention(qkv.forward(x).reshape({B, N, 3, heads, C / heads}));
+    return linear_residual(dropout.forward(heads_out, pass), proj.weight, proj.bias, residual.x,
+                           residual.scale);
+  }
+};
+
+}  // namespace tessera

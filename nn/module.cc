@@ -1,0 +1,93 @@
+#include "nn/module.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace tessera {
+namespace {
+
+// FNV-1a, so that a parameter's draws depend on its name and not on what was declared before it.
+uint32_t name_site(std::string_view name) {
+  uint32_t hash = 2166136261u;
+  for (char c : name) hash = (hash ^ uint8_t(c)) * 16777619u;
+  return hash;
+}
+
+double first_value(const Init& init, const Draw& draw, uint64_t element) {
+  switch (init.kind) {
+    case Init::Kind::zeros:
+      return 0;
+    case Init::Kind::ones:
+      return 1;
+    case Init::Kind::normal:
+      return init.std * draw.normal(element);
+    case Init::Kind::trunc_normal:
+      for (uint64_t attempt = 0;; ++attempt) {
+        const double z = draw.normal(element + (attempt << 40));
+        if (std::abs(z) <= 2) return init.std * z;
+      }
+  }
+  return 0;
+}
+
+constexpr int64_t kAlign = 16;  // elements: every parameter starts on a cache line
+
+}  // namespace
+
+Init Init::xavier_normal(int64_t inputs, int64_t outputs) {
+  return normal(std::sqrt(2.0 / double(inputs + outputs)));
+}
+
+Tensor ParameterStore::add(const std::string& name, const Shape& shape, const Init& init, bool decay,
+                           int64_t experts) {
+  TESSERA_CHECK(!flat_, "parameter ", name, ": the store is laid out already");
+  TESSERA_CHECK(!find(name), "parameter ", name, ": there are two of this name");
+  Tensor value = Tensor::declare(shape, dtype_);
+  value.make_parameter(int(parameters_.size()));
+  parameters_.push_back({name, value, init, decay, experts});
+  return value;
+}
+
+void ParameterStore::allocate(uint64_t seed) {
+  int64_t end = 0;
+  for (const bool decay : {true, false}) {
+    for (Parameter& p : parameters_)
+      if (p.decay == decay) {
+        p.offset = end;
+        end += (p.value.count() + kAlign - 1) / kAlign * kAlign;
+      }
+    if (decay) decayed_ = end;
+  }
+  flat_ = Tensor::zeros({end}, dtype_);
+  for_float("parameters", dtype_, [&]<class T>() {
+    T* const base = flat_.mutable_data<T>();
+    for (Parameter& p : parameters_) {
+      T* const values = base + p.offset;
+      p.value.place(values, flat_);
+      const Draw draw{.seed = seed, .stream = Stream::init, .site = name_site(p.name)};
+      const int64_t period = p.value.count() / p.init.alike;
+      for (int64_t i = 0; i < p.value.count(); ++i)
+        values[i] = i < period ? T(first_value(p.init, draw, uint64_t(i))) : values[i - period];
+    }
+  });
+}
+
+const ParameterStore::Parameter* ParameterStore::find(std::string_view name) const {
+  const auto found =
+      std::find_if(parameters_.begin(), parameters_.end(), [&](const auto& p) { return p.name == name; });
+  return found == parameters_.end() ? nullptr : &*found;
+}
+
+std::unique_ptr<ParameterGradients> ParameterStore::make_gradients() const {
+  std::vector<int64_t> offsets;
+  for (const Parameter& p : parameters_) offsets.push_back(p.offset);
+  return std::make_unique<ParameterGradients>(std::move(offsets), count(), dtype_);
+}
+
+std::vector<int64_t> ParameterStore::counts() const {
+  std::vector<int64_t> counts;
+  for (const Parameter& p : parameters_) counts.push_back(p.value.count());
+  return counts;
+}
+
+}  // namespace tessera

@@ -1,0 +1,125 @@
+// What every layer is built from: named parameters in one flat store, and the pass that says how to run.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/base/rng.h"
+#include "engine/tensor/tape.h"
+#include "engine/tensor/tensor.h"
+
+namespace tessera {
+
+// How a parameter starts.
+struct Init {
+  enum class Kind { zeros, ones, normal, trunc_normal } kind = Kind::zeros;
+  double std = 0;
+  int64_t alike = 1;  // this many equal copies along the first axis (experts that start from one draw)
+
+  static Init zeros() { return {}; }
+  static Init ones() { return {Kind::ones}; }
+  static Init normal(double std) { return {Kind::normal, std}; }
+  // Normal, cut off at two standard deviations by drawing again.
+  static Init trunc_normal(double std) { return {Kind::trunc_normal, std}; }
+  // Glorot and Bengio, 2010.
+  static Init xavier_normal(int64_t inputs, int64_t outputs);
+};
+
+// Parameters and their memory: one flat buffer, the decayed ones first, so that the optimizer, the norm and
+// the checkpoint are one loop each.
+class ParameterStore {
+ public:
+  struct Parameter {
+    std::string name;
+    Tensor value;
+    Init init;
+    bool decay;
+    int64_t experts;  // > 1: stacked along the first axis and averaged by EWA
+    int64_t offset = 0;
+  };
+
+  explicit ParameterStore(DType dtype) : dtype_(dtype) {}
+  ParameterStore(const ParameterStore&) = delete;
+  ParameterStore& operator=(const ParameterStore&) = delete;
+
+  Tensor add(const std::string& name, const Shape& shape, const Init& init, bool decay, int64_t experts);
+  // Lays all parameters out and draws their first values from `seed`, each by its name.
+  void allocate(uint64_t seed);
+
+  const std::vector<Parameter>& parameters() const { return parameters_; }  // in order of declaration
+  const Parameter* find(std::string_view name) const;
+  DType dtype() const { return dtype_; }
+  int64_t count() const { return flat_.count(); }
+  int64_t decayed() const { return decayed_; }
+  Tensor& flat() { return flat_; }
+  const Tensor& flat() const { return flat_; }
+
+  // An empty gradient buffer of this layout, one for each replica.
+  std::unique_ptr<ParameterGradients> make_gradients() const;
+  std::vector<int64_t> counts() const;  // elements of each parameter
+
+  uint32_t next_site() { return sites_++; }
+
+ private:
+  DType dtype_;
+  std::vector<Parameter> parameters_;
+  Tensor flat_;
+  int64_t decayed_ = 0;
+  uint32_t sites_ = 0;
+};
+
+// A place in the tree of names: Scope(store) / "blocks" / "0" / "attn".
+class Scope {
+ public:
+  explicit Scope(ParameterStore& store, std::string prefix = "")
+      : store_(&store), prefix_(std::move(prefix)) {}
+
+  Scope operator/(std::string_view name) const {
+    return Scope(*store_, prefix_.empty() ? std::string(name) : prefix_ + "." + std::string(name));
+  }
+  // timm's rule: vectors and biases are not decayed; `decay` is false too for tokens and position embeddings.
+  Tensor weight(const Shape& shape, const Init& init, bool decay = true, int64_t experts = 1) const {
+    return store_->add(prefix_, shape, init, decay, experts);
+  }
+  Tensor bias(const Shape& shape, int64_t experts = 1) const {
+    return store_->add(prefix_, shape, Init::zeros(), false, experts);
+  }
+  // A number of its own for each place that draws random numbers.
+  uint32_t site() const { return store_->next_site(); }
+  const std::string& name() const { return prefix_; }
+
+ private:
+  ParameterStore* store_;
+  std::string prefix_;
+};
+
+// How one forward pass runs: in training or not, which draws it makes, and which samples of the batch it
+// holds.
+struct Pass {
+  bool training = false;
+  uint64_t seed = 0;
+  uint32_t step = 0;
+  int64_t first_sample = 0;  // the place of this micro-batch in the whole batch
+  int64_t batch = 0;         // samples of the whole batch
+  // Shown every module's output, in order; used to find the first one that is not finite.
+  std::function<void(const std::string& module, const Tensor& output)> watch = {};
+
+  Draw draw(Stream stream, uint32_t site) const { return {seed, stream, step, site}; }
+  const Tensor& show(const std::string& module, const Tensor& output) const {
+    if (watch) watch(module, output);
+    return output;
+  }
+};
+
+// x + branch: the residual connection that a layer's last product adds to, the branch scaled per sample
+// (stochastic depth) where `scale` (B) is given.
+struct Residual {
+  Tensor x;
+  Tensor scale = {};
+};
+
+}  // namespace tessera

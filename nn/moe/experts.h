@@ -1,0 +1,39 @@
+// E feed-forward networks of one shape with their weights stacked: averaging is a loop over the leading axis,
+// and collapsing is its mean.
+#pragma once
+
+#include <span>
+
+#include "nn/layers.h"
+
+namespace tessera {
+
+// Whether all experts start from one draw or each from its own.
+enum class ExpertInit { alike, independent };
+
+struct Experts {
+  Tensor fc1_weight, fc1_bias, fc2_weight, fc2_bias;  // (E,O,C), (E,O), (E,C,O), (E,C) with O hidden units
+  Dropout dropout;
+
+  Experts(const Scope& scope, int64_t E, int64_t C, int64_t hidden, WeightInit init, ExpertInit expert_init,
+          double dropout_rate)
+      : dropout(scope, dropout_rate) {
+    const auto stacked = [&](const Scope& s, int64_t out, int64_t in) {
+      Init first = linear_init(init, in, out);
+      if (expert_init == ExpertInit::alike) first.alike = E;
+      return s.weight({E, out, in}, first, true, E);
+    };
+    fc1_weight = stacked(scope / "fc1" / "weight", hidden, C);
+    fc1_bias = (scope / "fc1" / "bias").bias({E, hidden}, E);
+    fc2_weight = stacked(scope / "fc2" / "weight", C, hidden);
+    fc2_bias = (scope / "fc2" / "bias").bias({E, C}, E);
+  }
+
+  // x(M,C) ordered by expert: rows offsets[e] to offsets[e+1] belong to expert e.
+  Tensor forward(const Tensor& x, std::span<const int64_t> offsets, const Pass& pass) const {
+    const Tensor hidden = dropout.forward(grouped_linear_gelu(x, fc1_weight, fc1_bias, offsets), pass);
+    return grouped_linear(hidden, fc2_weight, fc2_bias, offsets);
+  }
+};
+
+}  // namespace tessera

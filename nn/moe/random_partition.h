@@ -1,0 +1,55 @@
+// Random uniform partition (EWA, arXiv 2308.06093; algorithm as in reference code that follows its design):
+// every forward pass permutes the token rows at random and cuts them into E parts whose sizes differ by at
+// most one; part e goes through expert e. No router, no capacity, no auxiliary loss.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "nn/feed_forward.h"
+#include "nn/moe/experts.h"
+
+namespace tessera {
+
+// Which rows are cut into equal parts. Which of the first two the paper uses is not known to us.
+enum class PartitionScope {
+  batch,      // all B*N rows of the whole batch, whatever micro-batch they are computed in: the reference
+  per_image,  // one permutation of the N tokens, shared by all images
+  replica,    // the rows of each micro-batch: the same in distribution, and the expert sizes never vary
+};
+
+// Rows in the order of their experts: rows order[offsets[e]] to order[offsets[e+1]] belong to expert e.
+struct Dispatch {
+  Tensor order;                  // i32 (M)
+  std::vector<int64_t> offsets;  // E + 1
+};
+
+// The part of row i when `size` rows are cut into E parts, the first (size mod E) of them one larger.
+int64_t part_of(int64_t place, int64_t size, int64_t E);
+
+// From each row's expert to the rows in the experts' order.
+Dispatch group_by_expert(const std::vector<int32_t>& expert, int64_t E);
+
+// The dispatch of the rows of images first_sample .. first_sample + B of a batch of `batch` images.
+Dispatch random_partition(PartitionScope scope, int64_t E, int64_t B, int64_t N, const Pass& pass,
+                          uint32_t site);
+
+class RandomPartitionMoe : public FeedForward {
+ public:
+  RandomPartitionMoe(const Scope& scope, int64_t E, int64_t C, int64_t hidden, WeightInit init,
+                     ExpertInit expert_init, PartitionScope partition, double dropout_rate)
+      : experts_(scope, E, C, hidden, init, expert_init, dropout_rate),
+        count_(E),
+        partition_(partition),
+        site_(scope.site()) {}
+
+  Tensor forward(const Tensor& x, const Residual& residual, const Pass& pass) const override;
+
+ private:
+  Experts experts_;
+  int64_t count_;
+  PartitionScope partition_;
+  uint32_t site_;
+};
+
+}  // namespace tessera

@@ -1,0 +1,125 @@
+#include "optim/experts_averaging.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "engine/base/check.h"
+#include "engine/kernels/rows.h"
+#include "optim/blocks.h"
+#include "optim/known_name.h"
+
+namespace tessera {
+
+namespace {
+
+// mean(n) of E rows, `stride` apart. Summed as distances from the first: exact for equal experts, and more
+// precise the closer they are.
+template <class T>
+void mean_of_rows(const T* stacked, int64_t experts, int64_t stride, int64_t n, T* mean) {
+  const Row row;
+  std::fill_n(mean, n, T(0));
+  for (int64_t e = 1; e < experts; ++e)
+    row.each(n, [=, expert = stacked + e * stride](int64_t j) { mean[j] += expert[j] - stacked[j]; });
+  row.each(n, [=, share = T(1) / T(experts)](int64_t j) { mean[j] = stacked[j] + share * mean[j]; });
+}
+
+void check_stacked(const StackedParameter& parameter) {
+  TESSERA_CHECK(parameter.experts >= 1 && parameter.count >= 0 && parameter.offset >= 0,
+                "experts: a stacked parameter of ", parameter.experts, " experts with ", parameter.count,
+                " elements each at offset ", parameter.offset);
+}
+
+// The share rate that makes all experts equal.
+double full_share(const StackedParameter& parameter) {
+  return double(parameter.experts - 1) / double(parameter.experts);
+}
+
+struct Spread {
+  double deviation = 0, mean = 0;
+
+  Spread& operator+=(const Spread& other) {
+    deviation += other.deviation;
+    mean += other.mean;
+    return *this;
+  }
+};
+
+}  // namespace
+
+double ShareRateSchedule::at(int64_t step) const {
+  if (kind == Kind::constant || step >= ramp_steps) return rate;
+  return rate * double(step) / double(ramp_steps);
+}
+
+ShareRateSchedule::Kind share_rate_kind(std::string_view name) {
+  return ShareRateSchedule::Kind(known_name("share rate schedule", name, {"constant", "linear"}));
+}
+
+template <class T>
+void average_experts(T* values, std::span<const StackedParameter> parameters, double share_rate) {
+  for (const StackedParameter& parameter : parameters) {
+    check_stacked(parameter);
+    TESSERA_CHECK_AS(Exit::usage,
+                     parameter.experts == 1 || (share_rate >= 0 && share_rate <= full_share(parameter)),
+                     "experts averaging: the share rate ", share_rate, " is outside [0, ",
+                     full_share(parameter), "], the range for ", parameter.experts, " experts");
+  }
+  if (share_rate == 0) return;
+  for (const StackedParameter& parameter : parameters) {
+    if (parameter.experts == 1) continue;
+    T* stacked = values + parameter.offset;
+    const T keep = T(1 - share_rate / full_share(parameter));
+    each_block(parameter.count, [=](int64_t begin, int64_t end) {
+      const Row row;
+      T mean[kBlock];
+      mean_of_rows(stacked + begin, parameter.experts, parameter.count, end - begin, mean);
+      for (int64_t e = 0; e < parameter.experts; ++e)
+        row.each(end - begin, [&, expert = stacked + e * parameter.count + begin](int64_t j) {
+          expert[j] = mean[j] + keep * (expert[j] - mean[j]);
+        });
+    });
+  }
+}
+
+template <class T>
+void mean_experts(const T* stacked, int64_t experts, int64_t count, T* out) {
+  check_stacked({0, experts, count});
+  each_block(count, [=](int64_t begin, int64_t end) {
+    mean_of_rows(stacked + begin, experts, count, end - begin, out + begin);
+  });
+}
+
+template <class T>
+double expert_deviation(const T* values, std::span<const StackedParameter> parameters) {
+  Spread total;
+  for (const StackedParameter& parameter : parameters) {
+    check_stacked(parameter);
+    const T* stacked = values + parameter.offset;
+    total += block_sum(parameter.count, [=](int64_t begin, int64_t end) {
+      const Row row;
+      const int64_t n = end - begin;
+      T mean[kBlock];
+      mean_of_rows(stacked + begin, parameter.experts, parameter.count, n, mean);
+      const auto squares = [&](auto term) {
+        return row.sum(n, [=](int64_t j) { return double(term(j)) * double(term(j)); });
+      };
+      Spread spread;
+      spread.mean = double(parameter.experts) * squares([&](int64_t j) { return mean[j]; });
+      for (int64_t e = 0; e < parameter.experts; ++e) {
+        const T* expert = stacked + e * parameter.count + begin;
+        spread.deviation += squares([&](int64_t j) { return expert[j] - mean[j]; });
+      }
+      return spread;
+    });
+  }
+  return total.deviation == 0 ? 0 : std::sqrt(total.deviation / total.mean);
+}
+
+template void average_experts(float*, std::span<const StackedParameter>, double);
+template void average_experts(double*, std::span<const StackedParameter>, double);
+template void mean_experts(const float*, int64_t, int64_t, float*);
+template void mean_experts(const double*, int64_t, int64_t, double*);
+template double expert_deviation(const float*, std::span<const StackedParameter>);
+template double expert_deviation(const double*, std::span<const StackedParameter>);
+
+}  // namespace tessera

@@ -1,0 +1,32 @@
+#include "optim/optimizer.h"
+
+#include "engine/base/check.h"
+#include "optim/adamw.h"
+#include "optim/known_name.h"
+#include "optim/sgd.h"
+
+namespace tessera {
+
+template <class T>
+void Optimizer<T>::step(const FlatParameters<T>& parameters, double lr, double gradient_scale) {
+  TESSERA_CHECK(parameters.count == count_, "optimizer: made for ", count_, " parameters, but given ",
+                parameters.count);
+  TESSERA_CHECK(parameters.decayed >= 0 && parameters.decayed <= count_, "optimizer: ", parameters.decayed,
+                " decayed parameters of ", count_);
+  ++steps_;
+  update(parameters, lr, gradient_scale);
+}
+
+template <class T>
+std::unique_ptr<Optimizer<T>> make_optimizer(const OptimizerConfig& config, int64_t count) {
+  if (known_name("optimizer", config.name, {"adamw", "sgd"}) == 0)
+    return std::make_unique<AdamW<T>>(config, count);
+  return std::make_unique<Sgd<T>>(config, count);
+}
+
+template class Optimizer<float>;
+template class Optimizer<double>;
+template std::unique_ptr<Optimizer<float>> make_optimizer(const OptimizerConfig&, int64_t);
+template std::unique_ptr<Optimizer<double>> make_optimizer(const OptimizerConfig&, int64_t);
+
+}  // namespace tessera

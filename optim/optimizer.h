@@ -1,0 +1,63 @@
+// Optimizers work on flat buffers: all parameters of a model in one, their gradients in another, one per
+// moment.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace tessera {
+
+template <class T>
+struct FlatParameters {
+  T* values;
+  const T* gradients;
+  int64_t count;
+  int64_t decayed;  // weight decay applies to the first `decayed` elements
+};
+
+struct OptimizerConfig {
+  std::string name = "adamw";  // or "sgd"
+  double weight_decay = 0.05;
+  double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;  // adamw
+  double momentum = 0.9;                          // sgd
+  bool nesterov = false;                          // sgd
+};
+
+template <class T>
+class Optimizer {
+ public:
+  // A buffer of `count` elements that a checkpoint saves and restores, together with steps().
+  struct State {
+    std::string name;
+    std::vector<T>* values;
+  };
+
+  virtual ~Optimizer() = default;
+
+  // One update of `parameters` with learning rate `lr`; each gradient is first multiplied by `gradient_scale`
+  // (the clip factor). The same bits for any thread count.
+  void step(const FlatParameters<T>& parameters, double lr, double gradient_scale = 1);
+  virtual std::vector<State> state() = 0;
+
+  // Steps taken so far.
+  int64_t steps() const { return steps_; }
+  void set_steps(int64_t steps) { steps_ = steps; }
+
+ protected:
+  explicit Optimizer(int64_t count) : count_(count) {}
+
+ private:
+  virtual void update(const FlatParameters<T>& parameters, double lr, double gradient_scale) = 0;
+
+  int64_t count_;
+  int64_t steps_ = 0;
+};
+
+// The optimizer that config.name names, for `count` parameters. An unknown name or a setting out of range is
+// Error(Exit::usage).
+template <class T>
+std::unique_ptr<Optimizer<T>> make_optimizer(const OptimizerConfig& config, int64_t count);
+
+}  // namespace tessera

@@ -1,0 +1,102 @@
+// Files made up for the data tests, good and hostile, in a folder that goes away with the test.
+#pragma once
+
+#include <doctest/doctest.h>
+#include <stdlib.h>
+#include <zlib.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "engine/base/check.h"
+
+namespace tessera::testing {
+
+using ByteVector = std::vector<uint8_t>;
+
+class TempFolder {
+ public:
+  TempFolder() {
+    std::string pattern = (std::filesystem::temp_directory_path() / "tessera_data_XXXXXX").string();
+    REQUIRE(mkdtemp(pattern.data()) != nullptr);
+    path_ = pattern;
+  }
+  ~TempFolder() { std::filesystem::remove_all(path_); }
+  TempFolder(const TempFolder&) = delete;
+  TempFolder& operator=(const TempFolder&) = delete;
+
+  const std::filesystem::path& path() const { return path_; }
+  std::filesystem::path write(const std::string& name, const ByteVector& bytes) const {
+    std::filesystem::create_directories((path_ / name).parent_path());
+    std::ofstream out(path_ / name, std::ios::binary);
+    out.write(reinterpret_cast<const char*>(bytes.data()), std::streamsize(bytes.size()));
+    REQUIRE(out.good());
+    return path_ / name;
+  }
+
+ private:
+  std::filesystem::path path_;
+};
+
+// `f` must end in Error(Exit::data) whose message names the file and has the word.
+template <class F>
+void check_refused(const std::string& file, const std::string& word, F&& f) {
+  CAPTURE(file);
+  CAPTURE(word);
+  try {
+    f();
+    FAIL_CHECK("no error");
+  } catch (const Error& error) {
+    const std::string message = error.what();
+    CAPTURE(message);
+    CHECK(error.code() == Exit::data);
+    CHECK(message.find(file) != std::string::npos);
+    CHECK(message.find(word) != std::string::npos);
+  }
+}
+
+inline ByteVector joined(ByteVector a, const ByteVector& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+inline ByteVector first_bytes(const ByteVector& bytes, size_t count) {
+  return ByteVector(bytes.begin(), bytes.begin() + std::min(count, bytes.size()));
+}
+
+inline ByteVector idx_header(const std::vector<uint32_t>& dims, uint8_t type = 0x08) {
+  ByteVector bytes = {0, 0, type, uint8_t(dims.size())};
+  for (const uint32_t dim : dims) {
+    for (int shift = 24; shift >= 0; shift -= 8) bytes.push_back(uint8_t(dim >> shift));
+  }
+  return bytes;
+}
+
+// Values 0, 1, 2 ... modulo `below`.
+inline ByteVector idx_file(const std::vector<uint32_t>& dims, int below = 256) {
+  size_t size = 1;
+  for (const uint32_t dim : dims) size *= dim;
+  ByteVector bytes = idx_header(dims);
+  for (size_t i = 0; i < size; ++i) bytes.push_back(uint8_t(i % size_t(below)));
+  return bytes;
+}
+
+inline ByteVector gzip(const ByteVector& bytes) {
+  z_stream stream{};
+  REQUIRE(deflateInit2(&stream, 9, Z_DEFLATED, 16 + MAX_WBITS, 9, Z_DEFAULT_STRATEGY) == Z_OK);
+  ByteVector out(deflateBound(&stream, uLong(bytes.size())));
+  stream.next_in = const_cast<uint8_t*>(bytes.data());
+  stream.avail_in = uInt(bytes.size());
+  stream.next_out = out.data();
+  stream.avail_out = uInt(out.size());
+  REQUIRE(deflate(&stream, Z_FINISH) == Z_STREAM_END);
+  out.resize(stream.total_out);
+  deflateEnd(&stream);
+  return out;
+}
+
+}  // namespace tessera::testing

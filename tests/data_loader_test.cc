@@ -1,0 +1,270 @@
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <thread>
+
+#include "data/loader.h"
+#include "engine/base/check.h"
+
+using namespace tessera;
+
+namespace {
+
+// Pixel k of image i is i * 7 + k, so that every image and place can be told.
+Dataset made_up(int64_t count, int64_t channels = 1, int64_t side = 6) {
+  Dataset set;
+  set.name = "made up";
+  set.count = count;
+  set.channels = channels;
+  set.height = set.width = side;
+  set.class_names.resize(10);
+  for (int64_t i = 0; i < count; ++i) {
+    set.labels.push_back(int32_t(i % 10));
+    set.coarse_labels.push_back(int32_t(i % 3));
+    for (int64_t k = 0; k < set.image_size(); ++k) set.images.push_back(uint8_t(i * 7 + k));
+  }
+  return set;
+}
+
+LoaderOptions options_for(const Dataset& set, int64_t batch, int workers) {
+  LoaderOptions options;
+  options.batch_size = batch;
+  options.seed = 5;
+  options.augment = {2, true};
+  options.normalization.mean.assign(size_t(set.channels), 0.25f);
+  options.normalization.std.assign(size_t(set.channels), 0.5f);
+  options.workers = workers;
+  return options;
+}
+
+std::vector<Batch> take(Loader& loader, int64_t count) {
+  std::vector<Batch> batches;
+  for (int64_t i = 0; i < count; ++i) batches.push_back(loader.next());
+  return batches;
+}
+
+void check_same(const std::vector<Batch>& a, const std::vector<Batch>& b) {
+  REQUIRE(a.size() == b.size());
+  for (size_t i = 0; i < a.size(); ++i) {
+    CAPTURE(i);
+    CHECK(a[i].images == b[i].images);
+    CHECK(a[i].labels == b[i].labels);
+    CHECK(a[i].coarse_labels == b[i].coarse_labels);
+    CHECK(a[i].indices == b[i].indices);
+    CHECK(a[i].epoch == b[i].epoch);
+    CHECK(a[i].step_in_epoch == b[i].step_in_epoch);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("loader: the number of workers changes no byte") {
+  const Dataset set = made_up(103, 3);
+  for (const bool training : {true, false}) {
+    const auto batches = [&](int workers) {
+      LoaderOptions options = options_for(set, 8, workers);
+      options.training = training;
+      Loader loader(set, options);
+      return take(loader, 3 * loader.steps_per_epoch() + 2);
+    };
+    const std::vector<Batch> alone = batches(0);
+    check_same(alone, batches(1));
+    check_same(alone, batches(3));
+  }
+}
+
+TEST_CASE("loader: seek equals going on, from before and after, with workers and without") {
+  const Dataset set = made_up(50);
+  Loader reference(set, options_for(set, 8, 0));
+  const std::vector<Batch> all = take(reference, 20);
+  for (const int workers : {0, 1, 3}) {
+    Loader fresh(set, options_for(set, 8, workers));
+    fresh.seek(1, 3);
+    check_same({all.begin() + 9, all.begin() + 14}, take(fresh, 5));
+    fresh.seek(0, 2);  // back, while workers are ahead
+    check_same({all.begin() + 2, all.begin() + 9}, take(fresh, 7));
+    fresh.seek(0, 6);  // the end of an epoch is the start of the next
+    check_same({all.begin() + 6, all.begin() + 8}, take(fresh, 2));
+    CHECK_THROWS_AS(fresh.seek(0, 7), Error);
+    CHECK_THROWS_AS(fresh.seek(-1, 0), Error);
+  }
+}
+
+TEST_CASE("loader: an epoch has every sample once, the next one in another order") {
+  const Dataset set = made_up(96);
+  Loader loader(set, options_for(set, 8, 2));
+  std::vector<std::vector<int64_t>> orders(2);
+  for (auto& order : orders) {
+    for (const Batch& batch : take(loader, 12))
+      order.insert(order.end(), batch.indices.begin(), batch.indices.end());
+  }
+  CHECK(orders[0] != orders[1]);
+  for (auto& order : orders) {
+    CHECK(!std::is_sorted(order.begin(), order.end()));
+    std::sort(order.begin(), order.end());
+    REQUIRE(order.size() == 96);
+    for (int64_t i = 0; i < 96; ++i) CHECK(order[i] == i);
+  }
+  LoaderOptions other = options_for(set, 8, 0);
+  other.seed = 6;
+  Loader reseeded(set, other);
+  loader.seek(0, 0);
+  CHECK(reseeded.next().indices != loader.next().indices);
+}
+
+TEST_CASE("loader: training drops the rest, evaluation has it, in order and plain") {
+  const Dataset set = made_up(21);
+  Loader training(set, options_for(set, 8, 1));
+  CHECK(training.steps_per_epoch() == 2);
+  LoaderOptions options = options_for(set, 8, 1);
+  options.training = false;
+  Loader evaluation(set, options);
+  CHECK(evaluation.steps_per_epoch() == 3);
+  int64_t index = 0;
+  for (const Batch& batch : take(evaluation, 3)) {
+    CHECK(batch.images.size() == size_t(batch.size() * 36));
+    for (int64_t i = 0; i < batch.size(); ++i, ++index) {
+      CHECK(batch.indices[i] == index);
+      CHECK(batch.labels[i] == set.labels[index]);
+      CHECK(batch.coarse_labels[i] == set.coarse_labels[index]);
+      for (int64_t k = 0; k < 36; ++k) {
+        CHECK(batch.images[i * 36 + k] == float((set.image(index)[k] / 255.0 - 0.25) / 0.5));
+      }
+    }
+  }
+  CHECK(index == 21);
+  CHECK(evaluation.next().size() == 8);  // a short batch does not shorten the next one
+}
+
+TEST_CASE("loader: limit takes the first samples") {
+  const Dataset set = made_up(100);
+  LoaderOptions options = options_for(set, 4, 0);
+  options.limit = 10;
+  Loader loader(set, options);
+  CHECK(loader.samples() == 10);
+  CHECK(loader.steps_per_epoch() == 2);
+  for (const Batch& batch : take(loader, 20)) {
+    for (const int64_t index : batch.indices) CHECK(index < 10);
+  }
+  options.limit = 1000;
+  CHECK(Loader(set, options).samples() == 100);
+}
+
+TEST_CASE("loader: options that give no batch, and sets that do not fit together") {
+  const Dataset set = made_up(20);
+  const auto code = [](const Dataset& data, const LoaderOptions& options) {
+    try {
+      Loader loader(data, options);
+      return Exit::ok;
+    } catch (const Error& error) {
+      return error.code();
+    }
+  };
+  const LoaderOptions good = options_for(set, 8, 0);
+  CHECK(code(set, good) == Exit::ok);
+  const auto changed = [&](auto change) {
+    LoaderOptions options = good;
+    change(options);
+    return code(set, options);
+  };
+  CHECK(changed([](LoaderOptions& o) { o.batch_size = 21; }) == Exit::usage);
+  CHECK(changed([](LoaderOptions& o) { o.batch_size = 0; }) == Exit::usage);
+  CHECK(changed([](LoaderOptions& o) { o.limit = -1; }) == Exit::usage);
+  CHECK(changed([](LoaderOptions& o) { o.workers = -1; }) == Exit::usage);
+  CHECK(changed([](LoaderOptions& o) { o.augment.padding = -1; }) == Exit::usage);
+  CHECK(changed([](LoaderOptions& o) { o.normalization.mean.resize(3); }) == Exit::usage);
+  CHECK(changed([](LoaderOptions& o) { o.normalization.std[0] = 0; }) == Exit::usage);
+  Dataset torn = set;
+  torn.images.pop_back();
+  CHECK(code(torn, good) == Exit::data);
+  torn = set;
+  torn.labels.push_back(0);
+  CHECK(code(torn, good) == Exit::data);
+}
+
+TEST_CASE("loader: a failure in a worker comes out of next(), at its batch") {
+  Dataset set = made_up(64);
+  set.labels[37] = 10;
+  LoaderOptions options = options_for(set, 8, 0);
+  options.training = false;
+  for (const int workers : {0, 1, 3}) {
+    CAPTURE(workers);
+    options.workers = workers;
+    Loader loader(set, options);
+    take(loader, 4);
+    CHECK_THROWS_WITH_AS(loader.next(), "made up: label 10 of sample 37, but there are 10 classes", Error);
+    CHECK(loader.next().step_in_epoch == 5);
+  }
+}
+
+TEST_CASE("loader: it shuts down at any point") {
+  const Dataset set = made_up(200);
+  for (int taken = 0; taken < 12; ++taken) {
+    Loader loader(set, options_for(set, 8, 3));
+    take(loader, taken);
+    if (taken % 3 == 2) loader.seek(2, 1);
+    if (taken % 4 == 3) std::this_thread::yield();
+  }
+  LoaderOptions options = options_for(set, 8, 1);
+  Loader loader(set, options);
+  CHECK(loader.data_wait_seconds() == 0);
+  take(loader, 3);
+  CHECK(loader.data_wait_seconds() > 0);
+}
+
+TEST_CASE("augment: a window and a flip, against the definition") {
+  const Dataset set = made_up(1, 2, 5);
+  const Normalizer normalizer(2, 5, 5, {{0.5f, 0.25f}, {0.25f, 0.5f}});
+  for (int down = -7; down <= 7; ++down) {
+    for (int right = -7; right <= 7; ++right) {
+      for (const bool flip : {false, true}) {
+        std::vector<float> out(50);
+        normalizer.apply(set.images.data(), {down, right, flip}, out.data());
+        for (int c = 0; c < 2; ++c) {
+          for (int y = 0; y < 5; ++y) {
+            for (int x = 0; x < 5; ++x) {
+              const int from_y = y + down, from_x = (flip ? 4 - x : x) + right;
+              const bool inside = from_y >= 0 && from_y < 5 && from_x >= 0 && from_x < 5;
+              const int byte = inside ? set.images[c * 25 + from_y * 5 + from_x] : 0;
+              const double mean = c == 0 ? 0.5 : 0.25, std = c == 0 ? 0.25 : 0.5;
+              REQUIRE(out[c * 25 + y * 5 + x] == float((byte / 255.0 - mean) / std));
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("augment: draws are even, and keyed by seed, epoch and sample") {
+  constexpr int kDraws = 90000;
+  std::map<int64_t, int> down, right;
+  int flips = 0, both = 0, same_as_next_epoch = 0;
+  for (int i = 0; i < kDraws; ++i) {
+    const CropFlip move = draw_crop_flip({4, true}, 1, 3, i), later = draw_crop_flip({4, true}, 1, 4, i);
+    ++down[move.down];
+    ++right[move.right];
+    flips += move.flip;
+    both += move.flip && move.down > 0;
+    same_as_next_epoch += move.down == later.down && move.right == later.right && move.flip == later.flip;
+  }
+  // Five standard deviations of a binomial count.
+  const auto near = [](int count, double p) {
+    return std::abs(count - kDraws * p) < 5 * std::sqrt(kDraws * p * (1 - p));
+  };
+  CHECK(down.size() == 9);
+  CHECK(right.size() == 9);
+  for (int shift = -4; shift <= 4; ++shift) {
+    CHECK(near(down[shift], 1.0 / 9));
+    CHECK(near(right[shift], 1.0 / 9));
+  }
+  CHECK(near(flips, 0.5));
+  CHECK(near(both, 0.5 * 4 / 9));
+  CHECK(near(same_as_next_epoch, 1.0 / 162));
+  const CropFlip none = draw_crop_flip({0, false}, 1, 3, 7);
+  CHECK(none.down == 0);
+  CHECK(none.right == 0);
+  CHECK(!none.flip);
+}
