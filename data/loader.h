@@ -19,8 +19,8 @@ struct LoaderOptions {
       true;  // shuffled, augmented, whole batches only; else in order, plain, the last batch short
   int64_t batch_size = 128;  // B
   uint64_t seed = 0;
-  AugmentOptions augment;  // in training only
-  Normalization normalization;
+  AugmentOptions augment = {};  // in training only
+  Normalization normalization = {};
   int64_t limit = 0;  // only the first `limit` samples of the set; 0 means all
   int workers = 0;    // threads that prepare batches ahead; 0 prepares each in next()
 };

@@ -54,7 +54,8 @@ double output_difference(const Vit& a, const Vit& b, const Tensor& images) {
   double most = 0, largest = 0;
   for (int64_t i = 0; i < left.count(); ++i) {
     const double difference = std::abs(left.at(i) - right.at(i));
-    if (!(difference <= most)) most = difference;  // NaN counts
+    if (std::isnan(difference)) return difference;
+    most = std::max(most, difference);
     largest = std::max(largest, std::abs(left.at(i)));
   }
   return most / std::max(largest, 1e-30);

@@ -35,6 +35,7 @@ class Vit {
   const ModelConfig& config() const { return config_; }
   ParameterStore& parameters() { return parameters_; }
   const ParameterStore& parameters() const { return parameters_; }
+  std::vector<Block>& blocks() { return blocks_; }
 
  private:
   ModelConfig config_;

@@ -11,6 +11,7 @@ namespace {
 std::map<std::string, const TensorEntry*> plain_names(const SafetensorsFile& file) {
   std::map<std::string, const TensorEntry*> names;
   for (const TensorEntry& entry : file.entries()) {
+    if (entry.name.starts_with(kOptimizerPrefix)) continue;
     std::string name = entry.name;
     for (bool again = true; again;) {
       again = false;
@@ -34,17 +35,21 @@ Shape shape_of(const TensorEntry& entry) {
 
 }  // namespace
 
-void save_model(const std::string& path, const Vit& model, const Metadata& metadata) {
-  SafetensorsWriter writer;
+void add_parameters(SafetensorsWriter& writer, const Vit& model) {
   for (const auto& p : model.parameters().parameters()) {
     const Shape& shape = p.value.shape();
     std::vector<int64_t> sizes(shape.begin(), shape.end());
     for_float("save_model", p.value.dtype(),
               [&]<class T>() { writer.add(p.name, sizes, p.value.data<T>()); });
   }
-  for (const auto& [key, value] : metadata) writer.metadata()[key] = value;
   writer.metadata()[kModelKey] = config_to_json(model.config()).dump();
   writer.metadata()["tessera.version"] = TESSERA_VERSION;
+}
+
+void save_model(const std::string& path, const Vit& model, const Metadata& metadata) {
+  SafetensorsWriter writer;
+  for (const auto& [key, value] : metadata) writer.metadata()[key] = value;
+  add_parameters(writer, model);
   writer.write(path);
 }
 

@@ -15,7 +15,13 @@ inline constexpr const char* kModelKey = "tessera.model";      // ModelConfig as
 inline constexpr const char* kClassesKey = "tessera.classes";  // JSON list of class names
 inline constexpr const char* kMeanKey = "tessera.mean";        // JSON list, one a channel, of pixels in [0,1]
 inline constexpr const char* kStdKey = "tessera.std";
+inline constexpr const char* kDataKey = "tessera.data";  // the folder of the data set it was trained on
 
+// Names that begin so are a checkpoint's optimizer state, and no part of the model.
+inline const std::string kOptimizerPrefix = "optimizer.";
+
+// Adds all parameters and the model's metadata to a file being written.
+void add_parameters(SafetensorsWriter& writer, const Vit& model);
 // Writes all parameters atomically; `metadata` is added to the model's own.
 void save_model(const std::string& path, const Vit& model, const Metadata& metadata);
 

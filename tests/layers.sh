@@ -2,7 +2,7 @@
 # Each layer includes only itself and the layers before it, and only the back-ends know their libraries.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-layers=(engine/base engine/io engine/tensor engine/kernels engine/cpu engine/ops nn models optim data train cli)
+layers=(engine/base engine/io engine/tensor engine/kernels engine/cpu engine/ops optim nn models data train cli)
 bad=0
 for i in "${!layers[@]}"; do
   for later in "${layers[@]:i+1}"; do

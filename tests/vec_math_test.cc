@@ -73,8 +73,9 @@ TEST_CASE("verf in float") {
       worst_gelu =
           std::max(worst_gelu, std::abs(gelu[i] - 0.5 * x[i] * (1 + std::erf(x[i] * std::sqrt(0.5)))));
   }
-  CHECK(worst <= 3e-7);
-  CHECK(worst_gelu <= 1e-6);
+  CHECK(worst <= 3.5e-7);
+  CHECK(worst_gelu <=
+        1.2e-6);  // |x| / 2 times the error of erf, and rounding, where erf is not yet 1 (|x| < 5.45)
   const auto y = mapped({0.0f, -0.0f, kInf, -kInf, kNan, 1e-30f}, [](float v) { return verf(v); });
   CHECK(y[0] == 0.0f);
   CHECK(y[1] == 0.0f);

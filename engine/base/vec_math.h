@@ -48,7 +48,7 @@ TESSERA_FN inline Float exp32(Float x) {
 TESSERA_FN inline float vexp(float x) { return detail::exp32<float, int32_t>(x); }
 TESSERA_FN inline double vexp(double x) { return std::exp(x); }
 
-// erf(x), absolute error below 3e-7: x times a polynomial in x^2, mapped to t in [-1, 1], where the
+// erf(x), absolute error below 3.5e-7: x times a polynomial in x^2, mapped to t in [-1, 1], where the
 // coefficients fall off so that nothing cancels. Beyond the edge the line x * p(1) is above 1 and clamped.
 // NaN stays NaN.
 TESSERA_FN inline float verf(float x) {

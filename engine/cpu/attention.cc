@@ -46,7 +46,7 @@ class Scratch {
 // written together, and at a distance near 4096 bytes, loads would wait for stores that they only seem to
 // overlap.
 template <class T>
-inline constexpr int64_t kPanel = kLanes<T>* kMaxPacks;
+inline constexpr int64_t kPanel = int64_t{kMaxPacks} * kLanes<T>;
 template <class T>
 using PanelRow = std::integral_constant<int64_t, 2 * kPanel<T>>;
 using One = std::integral_constant<int64_t, 1>;

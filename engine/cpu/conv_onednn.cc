@@ -1,7 +1,7 @@
 // Convolution in f32 through oneDNN, 2.6 or 3.x. The primitive chooses the layouts (blocked ones are 2 to 4
 // times faster than ours); what differs from ours is reordered on the way in and out.
-#include <oneapi/dnnl/dnnl.hpp>
 #include <map>
+#include <oneapi/dnnl/dnnl.hpp>
 #include <tuple>
 #include <type_traits>
 #include <unordered_map>

@@ -29,9 +29,17 @@ struct Experts {
     fc2_bias = (scope / "fc2" / "bias").bias({E, C}, E);
   }
 
-  // x(M,C) ordered by expert: rows offsets[e] to offsets[e+1] belong to expert e.
-  Tensor forward(const Tensor& x, std::span<const int64_t> offsets, const Pass& pass) const {
-    const Tensor hidden = dropout.forward(grouped_linear_gelu(x, fc1_weight, fc1_bias, offsets), pass);
+  // x(M,C), the rows of B samples ordered by expert: row i was row order[i], and rows offsets[e] to
+  // offsets[e+1] belong to expert e.
+  Tensor forward(const Tensor& x, const Tensor& order, std::span<const int64_t> offsets, int64_t B,
+                 const Pass& pass) const {
+    Tensor hidden = grouped_linear_gelu(x, fc1_weight, fc1_bias, offsets);
+    if (pass.training && dropout.rate > 0) {
+      // The mask is drawn by the rows' places in the batch and then ordered as they are.
+      const int64_t M = x.size(0), O = hidden.size(1);
+      const Tensor mask = dropout.forward(Tensor::full({B, M / B, O}, 1, x.dtype()), pass);
+      hidden = mul(hidden, permute_rows(mask.reshape({M, O}), order));
+    }
     return grouped_linear(hidden, fc2_weight, fc2_bias, offsets);
   }
 };

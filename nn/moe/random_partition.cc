@@ -30,7 +30,8 @@ Dispatch random_partition(PartitionScope scope, int64_t E, int64_t B, int64_t N,
   switch (scope) {
     case PartitionScope::batch:
       TESSERA_CHECK(pass.first_sample + B <= pass.batch, "random_partition: samples ", pass.first_sample,
-                    " to ", pass.first_sample + B, " of a batch of ", pass.batch);
+                    " to ", pass.first_sample + B, " of a batch of ", pass.batch,
+                    "; Pass::batch is the size of the whole batch");
       cut(
           pass.batch * N, [&](int64_t row) { return pass.first_sample * N + row; }, draw);
       break;
@@ -51,10 +52,14 @@ Dispatch random_partition(PartitionScope scope, int64_t E, int64_t B, int64_t N,
 }
 
 Tensor RandomPartitionMoe::forward(const Tensor& x, const Residual& residual, const Pass& pass) const {
+  return forward(x, random_partition(partition_, count_, x.size(0), x.size(1), pass, site_), residual, pass);
+}
+
+Tensor RandomPartitionMoe::forward(const Tensor& x, const Dispatch& dispatch, const Residual& residual,
+                                   const Pass& pass) const {
   const int64_t B = x.size(0), N = x.size(1), C = x.size(2);
-  const Dispatch dispatch = random_partition(partition_, count_, B, N, pass, site_);
   const Tensor rows = permute_rows(x.reshape({B * N, C}), dispatch.order);
-  const Tensor out = experts_.forward(rows, dispatch.offsets, pass);
+  const Tensor out = experts_.forward(rows, dispatch.order, dispatch.offsets, B, pass);
   return combine_rows(out, dispatch.order, residual.x, residual.scale);
 }
 

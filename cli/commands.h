@@ -1,0 +1,32 @@
+// The verbs of the program, one file each.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "cli/arguments.h"
+
+namespace tessera::cli {
+
+// Runs a verb whose arguments have been parsed and gives the exit code. Failures are thrown as Error.
+using Action = std::function<int()>;
+
+struct Command {
+  std::string name;
+  std::string summary;                         // one line of the program's help
+  std::string notes;                           // what the verb's help says below its arguments
+  std::function<Action(Arguments&)> arguments;  // declares the arguments
+};
+
+Command train_command();
+Command eval_command();
+Command predict_command();
+Command fuse_command();
+Command info_command();
+Command list_command();
+Command bench_command();
+
+const std::vector<Command>& commands();
+
+}  // namespace tessera::cli

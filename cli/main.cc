@@ -1,0 +1,101 @@
+// tessera: one program, one verb a task.
+#include <csignal>
+#include <cstring>
+#include <iostream>
+#include <new>
+
+#include "cli/commands.h"
+#include "engine/base/check.h"
+#include "engine/base/nearest_name.h"
+
+namespace tessera::cli {
+
+const std::vector<Command>& commands() {
+  static const std::vector<Command> list{train_command(), eval_command(), predict_command(), fuse_command(),
+                                         info_command(),  list_command(), bench_command()};
+  return list;
+}
+
+namespace {
+
+std::string help() {
+  std::string out =
+      "Tessera trains Vision Transformers whose feed-forward layers are experts, averages the experts after\n"
+      "every step, and fuses them into a plain ViT.\n\n"
+      "  tessera VERB ...          does it\n"
+      "  tessera VERB --help       explains it\n"
+      "  tessera --version\n\nVerbs\n";
+  for (const Command& command : commands())
+    out += "  " + command.name + std::string(10 - command.name.size(), ' ') + command.summary + '\n';
+  return out + R"(
+From images to a fused model
+  tessera train --preset fashion-mnist-ewa --out runs/ewa
+  tessera eval runs/ewa/model.safetensors
+  tessera fuse runs/ewa/model.safetensors -o vit.safetensors
+  tessera eval vit.safetensors --data /usr/share/datasets/fashion-mnist
+  tessera predict vit.safetensors shoe.png
+  tessera info vit.safetensors
+
+Results go to standard output (as JSON with --json), progress and errors to standard error.
+Exit codes: 0 done, 1 other failure, 2 usage or configuration, 3 data, 4 weights or checkpoint file,
+5 training diverged, 6 device or memory, 7 a check of the result failed, 130 and 143 interrupted after saving.
+)";
+}
+
+const Command& command_by_name(const std::string& name) {
+  std::vector<std::string> names;
+  for (const Command& command : commands()) {
+    if (command.name == name) return command;
+    names.push_back(command.name);
+  }
+  fail(Exit::usage, "the verb '", name, "' is not known; did you mean '", nearest_name(name, names),
+       "'? `tessera --help` lists all");
+}
+
+int run(std::vector<std::string> words) {
+  TESSERA_CHECK_AS(Exit::usage, !words.empty(), "no verb; `tessera --help` lists all");
+  if (words[0] == "help") {
+    words.erase(words.begin());
+    words.push_back("--help");
+  }
+  if (words[0] == "--help" || words[0] == "-h") {
+    std::cout << help();
+    return 0;
+  }
+  if (words[0] == "--version") {
+    std::cout << "tessera " TESSERA_VERSION "\n";
+    return 0;
+  }
+  const Command& command = command_by_name(words[0]);
+  words.erase(words.begin());
+  Arguments arguments(command.name, command.summary, command.notes);
+  const Action action = command.arguments(arguments);
+  return arguments.parse(words) ? action() : 0;
+}
+
+int report(Exit code, const char* message) {
+  std::cerr << "tessera: error: " << message << std::endl;
+  return int(code);
+}
+
+}  // namespace
+}  // namespace tessera::cli
+
+int main(int argc, char** argv) {
+  using tessera::Exit;
+  // A reader that has gone away or a file at its limit is a failed write, which is reported, not a sudden end.
+  std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);
+  std::ios::sync_with_stdio(false);
+  try {
+    const int code = tessera::cli::run({argv + 1, argv + argc});
+    TESSERA_CHECK(std::cout.flush(), "cannot write the results to standard output: ", std::strerror(errno));
+    return code;
+  } catch (const tessera::Error& error) {
+    return tessera::cli::report(error.code(), error.what());
+  } catch (const std::bad_alloc&) {
+    return tessera::cli::report(Exit::device, "out of memory; a smaller batch or model needs less");
+  } catch (const std::exception& error) {
+    return tessera::cli::report(Exit::other, error.what());
+  }
+}

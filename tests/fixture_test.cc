@@ -1,0 +1,301 @@
+// Whole models and single ops against what PyTorch computed in f64 (tests/fixtures/make_fixtures.py).
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstring>
+#include <set>
+#include <sstream>
+#include <string>
+
+#include "engine/io/safetensors.h"
+#include "models/vit.h"
+#include "optim/clip.h"
+#include "optim/experts_averaging.h"
+#include "optim/optimizer.h"
+
+namespace tessera {
+namespace {
+
+class Fixture {
+ public:
+  explicit Fixture(const std::string& name)
+      : file_(std::string(TESSERA_SOURCE_DIR "/tests/fixtures/") + name) {}
+
+  const SafetensorsFile& file() const { return file_; }
+  Tensor floats(const std::string& name, DType dtype = DType::f64) const {
+    const TensorEntry& e = entry(name);
+    Tensor tensor(Shape(e.shape.begin(), e.shape.end()), DType::f64);
+    file_.read_f64(e, {tensor.mutable_data<double>(), size_t(tensor.count())});
+    return tensor.to(dtype);
+  }
+  Tensor integers(const std::string& name) const {
+    const TensorEntry& e = entry(name);
+    Tensor tensor(Shape(e.shape.begin(), e.shape.end()), DType::i32);
+    std::memcpy(tensor.mutable_data<int32_t>(), file_.bytes(e).data(), size_t(tensor.count()) * 4);
+    return tensor;
+  }
+  std::string word(const std::string& key) const { return file_.metadata().at(key); }
+  double number(const std::string& key) const { return std::stod(word(key)); }
+  int64_t integer(const std::string& key) const { return std::stoll(word(key)); }
+
+ private:
+  const TensorEntry& entry(const std::string& name) const {
+    const TensorEntry* found = file_.find(name);
+    REQUIRE_MESSAGE(found, name);
+    return *found;
+  }
+
+  SafetensorsFile file_;
+};
+
+double largest(const Tensor& x) {
+  double most = 0;
+  for (int64_t i = 0; i < x.count(); ++i) most = std::max(most, std::abs(x.at(i)));
+  return most;
+}
+
+// Largest |difference|; infinite where there is a NaN. `counts(i)` tells which elements count.
+template <class F>
+double difference(const Tensor& got, const Tensor& want, F&& counts) {
+  REQUIRE(got.shape() == want.shape());
+  double most = 0;
+  for (int64_t i = 0; i < want.count(); ++i) {
+    if (!counts(i)) continue;
+    const double here = std::abs(got.at(i) - want.at(i));
+    most = std::max(most, std::isnan(here) ? INFINITY : here);
+  }
+  return most;
+}
+double difference(const Tensor& got, const Tensor& want) {
+  return difference(got, want, [](int64_t) { return true; });
+}
+
+ModelConfig config_of(const Fixture& f) {
+  ModelConfig c;
+  c.name = "fixture";
+  c.image_size = f.integer("image_size");
+  c.channels = f.integer("in_chans");
+  c.classes = f.integer("num_classes");
+  c.patch = f.integer("patch_size");
+  c.depth = f.integer("depth");
+  c.dim = f.integer("embed_dim");
+  c.heads = f.integer("num_heads");
+  c.mlp_ratio = f.number("mlp_ratio");
+  if (f.file().metadata().count("experts")) {
+    c.moe.experts = f.integer("experts");
+    c.moe.blocks = f.word("moe_blocks");  // one block: the two notations of a list agree
+  }
+  return c;
+}
+
+// A mixture whose partition the test sets before each pass.
+struct GivenPartition : FeedForward {
+  std::unique_ptr<FeedForward> inner;
+  const Dispatch& dispatch;
+
+  GivenPartition(std::unique_ptr<FeedForward> inner, const Dispatch& dispatch)
+      : inner(std::move(inner)), dispatch(dispatch) {}
+  Tensor forward(const Tensor& x, const Residual& residual, const Pass& pass) const override {
+    return dynamic_cast<const RandomPartitionMoe&>(*inner).forward(x, dispatch, residual, pass);
+  }
+};
+
+// A fixture's model at its start, and the training that the fixture records.
+template <class T>
+class Training {
+ public:
+  explicit Training(const Fixture& fixture)
+      : fixture_(fixture),
+        model_(config_of(fixture), 0, dtype_of<T>()),
+        gradients_(model_.parameters().make_gradients()),
+        images_(fixture.floats("x", dtype_of<T>())),
+        labels_(fixture.integers("labels")) {
+    for (const auto& p : model_.parameters().parameters()) {
+      Tensor value = p.value;
+      const Tensor start = fixture.floats("param." + p.name, dtype_of<T>());
+      REQUIRE(start.shape() == value.shape());
+      std::copy_n(start.data<T>(), start.count(), value.mutable_data<T>());
+      if (p.experts > 1) stacked_.push_back({p.offset, p.experts, value.count() / p.experts});
+    }
+    for (Block& block : model_.blocks())
+      if (dynamic_cast<RandomPartitionMoe*>(block.mlp.get()))
+        block.mlp = std::make_unique<GivenPartition>(std::move(block.mlp), dispatch_);
+    OptimizerConfig config;
+    config.weight_decay = fixture.number("weight_decay");
+    config.beta1 = fixture.number("beta1");
+    config.beta2 = fixture.number("beta2");
+    config.eps = fixture.number("adam_eps");
+    optimizer_ = make_optimizer<T>(config, model_.parameters().count());
+  }
+
+  const Vit& model() const { return model_; }
+  const Tensor& logits() const { return logits_; }
+
+  // Forward pass number `step`: the loss, on the tape if there is one.
+  Tensor forward(int64_t step) {
+    if (!stacked_.empty()) {
+      const Tensor all = fixture_.integers("partition");
+      const int32_t* row = all.data<int32_t>() + step * all.size(1);
+      dispatch_ = group_by_expert({row, row + all.size(1)}, model_.config().moe.experts);
+    }
+    logits_ = model_.forward(images_, Pass{.training = true, .batch = images_.size(0)});
+    return softmax_cross_entropy(logits_, labels_, fixture_.number("label_smoothing"));
+  }
+
+  // Loss and gradients of step `step`; gives the loss.
+  double differentiate(int64_t step) {
+    const ParameterGradients::Scope collect(*gradients_);
+    gradients_->clear();
+    Tape tape;
+    const Tape::Scope record(&tape);
+    const Tensor loss = forward(step);
+    tape.backward(loss);
+    for (size_t i = 0; i < model_.parameters().parameters().size(); ++i) CHECK(gradients_->written(int(i)));
+    return loss.item();
+  }
+  double gradient_norm() {
+    T* const flat = gradients_->flat().template mutable_data<T>();
+    return reduce_gradients<T>(std::span<T* const>(&flat, 1), model_.parameters().count());
+  }
+  Tensor gradient(const ParameterStore::Parameter& p) {
+    Tensor copy(p.value.shape(), dtype_of<T>());
+    std::copy_n(gradients_->flat().template data<T>() + p.offset, copy.count(),
+                copy.template mutable_data<T>());
+    return copy;
+  }
+  void update() {
+    ParameterStore& store = model_.parameters();
+    T* const values = store.flat().template mutable_data<T>();
+    optimizer_->step({values, gradients_->flat().template data<T>(), store.count(), store.decayed()},
+                     fixture_.number("lr"));
+    if (!stacked_.empty()) average_experts<T>(values, stacked_, fixture_.number("share_rate"));
+  }
+
+ private:
+  const Fixture& fixture_;
+  Vit model_;
+  std::unique_ptr<ParameterGradients> gradients_;
+  std::unique_ptr<Optimizer<T>> optimizer_;
+  std::vector<StackedParameter> stacked_;
+  Dispatch dispatch_;
+  Tensor images_, labels_, logits_;
+};
+
+struct Bounds {
+  double logits, gradients, losses, norms, finals;
+};
+
+template <class T>
+void compare(const std::string& file, const Bounds& bounds) {
+  CAPTURE(file);
+  CAPTURE(name(dtype_of<T>()));
+  const Fixture fixture(file);
+  Training<T> training(fixture);
+  const auto& parameters = training.model().parameters().parameters();
+  size_t expected = 0;
+  for (const TensorEntry& entry : fixture.file().entries()) expected += entry.name.starts_with("param.");
+  REQUIRE(parameters.size() == expected);
+  std::istringstream words(fixture.word("no_decay"));
+  std::set<std::string> not_decayed;
+  for (std::string word; words >> word;) not_decayed.insert(word);
+  for (const auto& p : parameters) CHECK_MESSAGE(p.decay == (not_decayed.count(p.name) == 0), p.name);
+
+  const Tensor losses = fixture.floats("losses"), norms = fixture.floats("grad_norms");
+  const int64_t steps = fixture.integer("steps");
+  for (int64_t step = 0; step < steps; ++step) {
+    CAPTURE(step);
+    CHECK(std::abs(training.differentiate(step) - losses.at(step)) <= bounds.losses);
+    CHECK(std::abs(training.gradient_norm() / norms.at(step) - 1) <= bounds.norms);
+    if (step == 0) {
+      CHECK(difference(training.logits(), fixture.floats("logits")) <= bounds.logits);
+      for (const auto& p : parameters) {
+        CAPTURE(p.name);
+        const Tensor want = fixture.floats("grad." + p.name);
+        CHECK(difference(training.gradient(p), want) / largest(want) <= bounds.gradients);
+      }
+    }
+    training.update();
+  }
+  for (const auto& p : parameters) {
+    CAPTURE(p.name);
+    // The keys' bias has no gradient in exact arithmetic: Adam divides a rounding error by itself there.
+    const bool keys = p.name.ends_with("attn.qkv.bias");
+    const int64_t dim = training.model().config().dim;
+    CHECK(difference(p.value, fixture.floats("final." + p.name),
+                     [&](int64_t i) { return !keys || i / dim != 1; }) <= bounds.finals);
+  }
+  CHECK(std::abs(training.forward(steps).item() - fixture.floats("final_loss").item()) <= bounds.losses);
+  CHECK(difference(training.logits(), fixture.floats("final_logits")) <= bounds.logits);
+}
+
+constexpr Bounds kSingle{1e-5, 3e-6, 3e-6, 3e-6, 1.5e-6};
+constexpr Bounds kDouble{1e-12, 1e-12, 1e-12, 1e-12, 1e-12};
+
+TEST_CASE("a ViT trains as in PyTorch") {
+  compare<double>("vit.safetensors", kDouble);
+  compare<float>("vit.safetensors", kSingle);
+}
+
+TEST_CASE("a ViT with experts trains as in PyTorch under the same partitions") {
+  compare<double>("vit_rup_moe.safetensors", kDouble);
+  compare<float>("vit_rup_moe.safetensors", kSingle);
+}
+
+// Runs `f` on the fixture's inputs and compares the result and all gradients under the upstream gradient.
+void compare_op(const Fixture& fixture, const std::string& op, const std::vector<std::string>& inputs,
+                const std::function<Tensor(const std::vector<Tensor>&)>& f) {
+  CAPTURE(op);
+  for (const DType dtype : {DType::f64, DType::f32}) {
+    CAPTURE(name(dtype));
+    const double bound = dtype == DType::f64 ? 1e-12 : 1e-5;
+    std::vector<Tensor> leaves;
+    for (const std::string& input : inputs)
+      leaves.push_back(fixture.floats(op + "." + input, dtype).require_grad());
+    Tape tape;
+    const Tape::Scope record(&tape);
+    const Tensor y = f(leaves), want = fixture.floats(op + ".y");
+    CHECK(difference(y, want) / largest(want) <= bound);
+    if (y.rank() == 0) {
+      tape.backward(y);
+    } else {
+      const Tensor upstream = fixture.floats(op + ".grad.y", dtype);
+      tape.backward(mean(mul(y, upstream)), double(y.count()));
+    }
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      CAPTURE(inputs[i]);
+      const Tensor slope = fixture.floats(op + ".grad." + inputs[i]);
+      CHECK(difference(leaves[i].grad(), slope) / largest(slope) <= bound);
+    }
+  }
+}
+
+TEST_CASE("conv2d, max_pool and cross-entropy with soft targets are PyTorch's") {
+  const Fixture f("ops.safetensors");
+  compare_op(f, "conv2d", {"x", "weight", "bias"},
+             [](const auto& in) { return conv2d(in[0], in[1], in[2], 2, 1); });
+  compare_op(f, "max_pool", {"x"}, [](const auto& in) { return max_pool(in[0], 3, 2, 1); });
+  compare_op(f, "cross_entropy", {"logits"}, [&](const auto& in) {
+    return softmax_cross_entropy(in[0], f.floats("cross_entropy.target", in[0].dtype()), 0.1);
+  });
+}
+
+TEST_CASE("batch_norm and its running statistics are PyTorch's") {
+  const Fixture f("ops.safetensors");
+  for (const bool training : {true, false}) {
+    const std::string op = training ? "batch_norm.train" : "batch_norm.eval";
+    compare_op(f, op, {"x", "weight", "bias"}, [&](const auto& in) {
+      // Evaluation was recorded from the statistics before the training pass.
+      Tensor running_mean = f.floats("batch_norm.running_mean", in[0].dtype());
+      Tensor running_var = f.floats("batch_norm.running_var", in[0].dtype());
+      const Tensor y = batch_norm(in[0], in[1], in[2], running_mean, running_var, training);
+      const std::string after = training ? "batch_norm.train." : "batch_norm.";
+      const double bound = in[0].dtype() == DType::f64 ? 1e-12 : 1e-6;
+      CHECK(difference(running_mean, f.floats(after + "running_mean")) <= bound);
+      CHECK(difference(running_var, f.floats(after + "running_var")) <= bound);
+      return y;
+    });
+  }
+}
+
+}  // namespace
+}  // namespace tessera

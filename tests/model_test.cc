@@ -1,0 +1,345 @@
+// Models by name, their configuration and files, fusing, and a batch computed in pieces.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstring>
+#include <set>
+#include <string>
+
+#include "models/fuse.h"
+#include "models/registry.h"
+#include "models/weights.h"
+#include "tests/scratch_folder.h"
+
+namespace tessera {
+namespace {
+
+ModelConfig small_config(const std::string& moe = "none") {
+  ModelConfig c;
+  c.name = "small";
+  c.image_size = 8;
+  c.classes = 5;
+  c.depth = 4;
+  c.dim = 12;
+  c.heads = 3;
+  c.moe.blocks = moe;
+  return c;
+}
+
+Tensor images(int64_t B, const ModelConfig& c, DType dtype = DType::f32) {
+  Tensor x({B, c.channels, c.image_size, c.image_size}, DType::f64);
+  const Draw draw{.seed = 2};
+  for (int64_t i = 0; i < x.count(); ++i) x.mutable_data<double>()[i] = draw.normal(uint64_t(i));
+  return x.to(dtype);
+}
+
+// Fills every parameter at random, so that biases and norms count too.
+template <class T>
+void scramble(Vit& model) {
+  for (const auto& p : model.parameters().parameters()) {
+    Tensor value = p.value;
+    const Draw draw{.seed = 4, .site = uint32_t(p.offset)};
+    for (int64_t i = 0; i < value.count(); ++i)
+      value.mutable_data<T>()[i] =
+          T((p.name.ends_with("norm.weight") ? 1 : 0) + 0.3 * draw.normal(uint64_t(i)));
+  }
+}
+
+struct Caught {
+  Exit code = Exit::ok;
+  std::string message;
+  bool has(const std::string& part) const { return message.find(part) != std::string::npos; }
+};
+
+template <class F>
+Caught error_of(F&& f) {
+  try {
+    f();
+  } catch (const Error& error) {
+    return {error.code(), error.what()};
+  }
+  FAIL("no error");
+  return {};
+}
+
+int64_t parameter_count(const Vit& model) {
+  int64_t total = 0;
+  for (const auto& p : model.parameters().parameters()) total += p.value.count();
+  return total;
+}
+
+std::set<std::string> names_and_shapes(const Vit& model) {
+  std::set<std::string> all;
+  for (const auto& p : model.parameters().parameters()) all.insert(text(p.name, p.value.shape()));
+  return all;
+}
+
+TEST_CASE("registered models have the published numbers of parameters") {
+  const std::pair<const char*, int64_t> known[] = {
+      {"tiny", 5717416}, {"small", 22050664}, {"base", 86567656}};
+  for (const auto& [size, count] : known)
+    for (const char* family : {"vit_", "deit_"}) {
+      ModelConfig c = model_by_name(family + std::string(size) + "_patch16_224");
+      CAPTURE(c.name);
+      CHECK(c.drop_path == (family[0] == 'd' ? 0.1 : 0));
+      if (family[0] == 'd' && c.dim > 192) continue;  // the same shapes again
+      const Vit model(c, 0);
+      CHECK(parameter_count(model) == count);
+      CHECK(model.parameters().parameters().size() == 152);
+    }
+  // Depth 9, dim 192, MLP ratio 2, no qkv bias: blocks of 8 dim^2 + 9 dim - ... counted by hand.
+  const int64_t D = 192, block = 4 * D + 3 * D * D + (D * D + D) + (2 * D * D + 2 * D) + (2 * D * D + D);
+  CHECK(parameter_count(Vit(model_by_name("vit_small_image_32"), 0)) ==
+        9 * block + D + 65 * D + (48 * D + D) + 2 * D + 100 * D + 100);
+}
+
+TEST_CASE("a dense model has exactly timm's keys and shapes") {
+  std::set<std::string> timm{
+      "cls_token(1,1,192)",         "pos_embed(1,197,192)", "patch_embed.proj.weight(192,3,16,16)",
+      "patch_embed.proj.bias(192)", "norm.weight(192)",     "norm.bias(192)",
+      "head.weight(1000,192)",      "head.bias(1000)"};
+  for (int i = 0; i < 12; ++i)
+    for (const char* key :
+         {"norm1.weight(192)", "norm1.bias(192)", "attn.qkv.weight(576,192)", "attn.qkv.bias(576)",
+          "attn.proj.weight(192,192)", "attn.proj.bias(192)", "norm2.weight(192)", "norm2.bias(192)",
+          "mlp.fc1.weight(768,192)", "mlp.fc1.bias(768)", "mlp.fc2.weight(192,768)", "mlp.fc2.bias(192)"})
+      timm.insert(text("blocks.", i, ".", key));
+  const Vit model(model_by_name("vit_tiny_patch16_224"), 0);
+  CHECK(names_and_shapes(model) == timm);
+  for (const auto& p : model.parameters().parameters())  // timm's rule
+    CHECK_MESSAGE(p.decay == (p.value.rank() > 1 && p.name != "cls_token" && p.name != "pos_embed"), p.name);
+}
+
+TEST_CASE("an unknown model is answered with the nearest name") {
+  const Caught e = error_of([] { model_by_name("vit_tyni_patch16_224"); });
+  CHECK(e.code == Exit::usage);
+  CHECK(e.has("did you mean 'vit_tiny_patch16_224'"));
+  for (const RegisteredModel& model : registered_models()) {
+    CHECK(model.name == model_by_name(model.name).name);
+    CHECK_NOTHROW(validate(model.config));
+  }
+}
+
+TEST_CASE("placements of experts") {
+  using Ids = std::vector<int64_t>;
+  CHECK(moe_blocks("none", 12) == Ids{});
+  CHECK(moe_blocks("every-2", 9) == Ids{1, 3, 5, 7});
+  CHECK(moe_blocks("every-3", 9) == Ids{2, 5, 8});
+  CHECK(moe_blocks("every-1", 3) == Ids{0, 1, 2});
+  CHECK(moe_blocks("last-2", 12) == Ids{9, 11});
+  CHECK(moe_blocks("last-1", 9) == Ids{7});
+  CHECK(moe_blocks("5,1,3,1", 6) == Ids{1, 3, 5});
+  const std::pair<const char*, const char*> wrong[] = {
+      {"every-0", "names no block"},    {"every-13", "names no block"},    {"last-0", "names no block"},
+      {"last-7", "only 6 odd blocks"},  {"12", "block 12 does not exist"}, {"1,,2", "'' is not a number"},
+      {"1, 2", "' 2' is not a number"}, {"", "'' is not a number"},        {"every-x", "'x' is not a number"},
+      {"-1", "'-1' is not a number"},   {"some", "'some' is not a number"}};
+  for (const auto& [placement, message] : wrong) {
+    CAPTURE(placement);
+    const Caught e = error_of([&] { moe_blocks(placement, 12); });
+    CHECK(e.code == Exit::usage);
+    CHECK_MESSAGE(e.has(message), e.message);
+  }
+}
+
+TEST_CASE("a configuration survives JSON, and wrong keys and values are named") {
+  ModelConfig c = small_config("1,3");
+  c.mlp_ratio = 0.1 + 0.2;
+  c.qkv_bias = false;
+  c.init = WeightInit::xavier;
+  c.moe.init = ExpertInit::alike;
+  c.moe.partition = PartitionScope::per_image;
+  const std::string json = config_to_json(c).dump();
+  ModelConfig back;
+  config_from_json(back, nlohmann::json::parse(json));
+  CHECK(config_to_json(back).dump() == json);
+  CHECK(back.mlp_ratio == c.mlp_ratio);
+  CHECK(back.moe.partition == PartitionScope::per_image);
+
+  const auto error = [&](const char* text) {
+    return error_of([&] { config_from_json(back, nlohmann::json::parse(text)); });
+  };
+  CHECK(error(R"({"dept": 3})").has("the key 'dept' is not known; did you mean 'depth'?"));
+  CHECK(error(R"({"depth": 3.5})").has("depth = 3.5: not an integer"));
+  CHECK(error(R"({"depth": 18446744073709551615})").has("not an integer"));
+  CHECK(error(R"({"init": "javier"})").has("not one of trunc-normal, xavier"));
+  CHECK(error(R"({"qkv_bias": 1})").has("not true or false"));
+  CHECK(error("[]").has("not a JSON object"));
+  set_field(back, "depth", "7");  // as from a flag
+  CHECK(back.depth == 7);
+
+  const auto invalid = [](auto&& change) {
+    ModelConfig c = small_config();
+    change(c);
+    const Caught e = error_of([&] { Vit(c, 0); });
+    CHECK(e.code == Exit::usage);
+    return e.message;
+  };
+  CHECK(invalid([](auto& c) { c.patch = 3; }) == "model.patch = 3 does not divide image_size = 8");
+  CHECK(invalid([](auto& c) { c.heads = 5; }) == "model.heads = 5 does not divide dim = 12");
+  CHECK(invalid([](auto& c) { c.depth = 0; }) == "model.depth = 0: must be from 1 to 1048576");
+  CHECK(invalid([](auto& c) { c.drop_path = 1; }) == "model.drop_path = 1: must be in [0,1)");
+}
+
+bool same_bits(const Vit& a, const Vit& b) {
+  const Tensor &x = a.parameters().flat(), &y = b.parameters().flat();
+  return x.count() == y.count() && std::memcmp(x.data<float>(), y.data<float>(), size_t(x.count()) * 4) == 0;
+}
+
+TEST_CASE("first weights depend on the seed and each parameter's name alone") {
+  const ModelConfig c = small_config("1");
+  CHECK(same_bits(Vit(c, 1), Vit(c, 1)));
+  CHECK_FALSE(same_bits(Vit(c, 1), Vit(c, 2)));
+  const Vit dense(small_config(), 1), moe(c, 1);
+  const auto value = [](const Vit& model, const char* name) { return model.parameters().find(name)->value; };
+  CHECK(value(dense, "head.weight").at(3) == value(moe, "head.weight").at(3));
+  const Tensor experts = value(moe, "blocks.1.moe.fc1.weight");
+  CHECK(experts.shape() == Shape{4, 24, 12});
+  CHECK(experts.at(0) != experts.at(24 * 12));
+  ModelConfig alike = c;
+  alike.moe.init = ExpertInit::alike;
+  const Tensor equal = value(Vit(alike, 1), "blocks.1.moe.fc1.weight");
+  CHECK(equal.at(5) == equal.at(24 * 12 + 5));
+}
+
+TEST_CASE("a saved model loads to the bit, with its configuration") {
+  const ScratchFolder folder;
+  const std::string path = folder / "model.safetensors";
+  for (const char* placement : {"none", "every-2"}) {
+    Vit model(small_config(placement), 1);
+    scramble<float>(model);
+    save_model(path, model, {{"note", "kept"}});
+    const SafetensorsFile file(path);
+    CHECK(file.metadata().at("note") == "kept");
+    const auto back = load_model(file);
+    CHECK(config_to_json(back->config()) == config_to_json(model.config()));
+    CHECK(same_bits(*back, model));
+  }
+}
+
+TEST_CASE("a file of timm names its own configuration") {
+  const ScratchFolder folder;
+  ModelConfig c = small_config();
+  c.dim = 128;  // timm's heads have 64 channels
+  c.heads = 2;
+  c.mlp_ratio = 3;
+  const Vit model(c, 1);
+  SafetensorsWriter writer;
+  for (const auto& p : model.parameters().parameters())
+    writer.add("module." + p.name, {p.value.shape().begin(), p.value.shape().end()}, p.value.data<float>());
+  writer.write(folder / "timm.safetensors");
+  const auto back = load_model(SafetensorsFile(folder / "timm.safetensors"));
+  CHECK(same_bits(*back, model));
+  CHECK(back->config().heads == 2);
+  CHECK(back->config().mlp_ratio == 3);
+}
+
+TEST_CASE("all that does not fit is listed in one error") {
+  const ScratchFolder folder;
+  save_model(folder / "model.safetensors", Vit(small_config(), 1), {});
+  const SafetensorsFile file(folder / "model.safetensors");
+  ModelConfig other = small_config();
+  other.depth = 3;
+  other.classes = 6;
+  other.moe.blocks = "1";
+  const Caught e = error_of([&] { load_model(file, other); });
+  CHECK(e.code == Exit::file);
+  CHECK(e.has(folder / "model.safetensors"));
+  CHECK(e.has("\n  head.weight: (5,12) in the file, (6,12) in the model"));
+  CHECK(e.has("\n  missing: blocks.1.moe.fc1.weight(4,24,12)"));
+  CHECK(e.has("\n  not of this model: blocks.1.mlp.fc1.weight(24,12)"));
+  CHECK(e.has("\n  not of this model: blocks.3.norm1.bias(12)"));
+}
+
+TEST_CASE("a fused model is a plain ViT and the same function as its experts' mean") {
+  Vit model(small_config("every-2"), 1);
+  scramble<float>(model);
+  const Tensor x = images(3, model.config());
+  const auto fused = fuse(model);
+  CHECK(names_and_shapes(*fused) == names_and_shapes(Vit(small_config(), 0)));
+  CHECK_FALSE(fused->config().is_moe());
+  CHECK(output_difference(model, *fused, x) > 0.01);  // experts that differ are another function
+  set_experts_to_mean(model);
+  CHECK(output_difference(model, *fused, x) <= 2e-6);
+
+  const Tensor experts = model.parameters().find("blocks.3.moe.fc2.weight")->value;
+  const Tensor mean = fused->parameters().find("blocks.3.mlp.fc2.weight")->value;
+  for (int64_t i = 0; i < experts.count(); ++i) REQUIRE(experts.at(i) == mean.at(i % mean.count()));
+  CHECK(same_bits(*fuse(*fused), *fused));
+}
+
+TEST_CASE("the difference of two models does not hide a NaN") {
+  Vit a(small_config(), 1), b(small_config(), 1);
+  Tensor bias = b.parameters().find("head.bias")->value;
+  const Tensor x = images(2, a.config());
+  CHECK(output_difference(a, b, x) == 0);
+  bias.mutable_data<float>()[0] = NAN;
+  CHECK(std::isnan(output_difference(a, b, x)));
+}
+
+TEST_CASE("a batch in pieces gives the logits and gradients of the whole batch") {
+  constexpr int64_t kB = 7;
+  ModelConfig c = small_config("every-2");
+  c.drop_path = 0.3;
+  c.dropout = 0.2;
+  Vit model(c, 1, DType::f64);
+  scramble<double>(model);
+  const Tensor x = images(kB, c, DType::f64);
+  const auto gradients = model.parameters().make_gradients();
+  const ParameterGradients::Scope collect(*gradients);
+  // The logits of all samples; their weighted sum is differentiated piece by piece.
+  const auto run = [&](const std::vector<int64_t>& cuts, bool training) {
+    gradients->clear();
+    std::vector<double> logits;
+    for (size_t i = 0; i + 1 < cuts.size(); ++i) {
+      const Pass pass{.training = training, .seed = 3, .step = 9, .first_sample = cuts[i], .batch = kB};
+      Tape tape;
+      const Tape::Scope record(&tape);
+      const Tensor y = model.forward(slice(x, 0, cuts[i], cuts[i + 1]), pass);
+      Tensor weights = like(y);
+      for (int64_t j = 0; j < y.count(); ++j) {
+        logits.push_back(y.at(j));
+        weights.mutable_data<double>()[j] = std::sin(double(cuts[i] * c.classes + j));
+      }
+      tape.backward(mean(mul(y, weights)), double(y.count()));
+    }
+    gradients->fill_unwritten(model.parameters().counts());
+    const double* flat = gradients->flat().data<double>();
+    return std::pair{logits, std::vector<double>(flat, flat + model.parameters().count())};
+  };
+  const auto apart = [](const std::vector<double>& a, const std::vector<double>& b) {
+    REQUIRE(a.size() == b.size());
+    double most = 0;
+    for (size_t i = 0; i < a.size(); ++i) {
+      REQUIRE(std::isfinite(a[i]));
+      most = std::max(most, std::abs(a[i] - b[i]));
+    }
+    return most;
+  };
+  const auto whole = run({0, kB}, true);
+  for (const std::vector<int64_t>& cuts :
+       {std::vector<int64_t>{0, 3, kB}, {0, 1, 2, 6, kB}, {0, 1, 2, 3, 4, 5, 6, 7}}) {
+    const auto pieces = run(cuts, true);
+    CHECK(apart(pieces.first, whole.first) <= 1e-12);
+    CHECK(apart(pieces.second, whole.second) <= 1e-11);
+  }
+  CHECK(apart(run({0, kB}, false).first, whole.first) > 0.01);  // the noise was there
+}
+
+TEST_CASE("a pass shows every module's output, and images of another size are refused") {
+  const Vit model(small_config("1"), 1);
+  std::vector<std::string> seen;
+  Pass pass{.batch = 2};
+  pass.watch = [&](const std::string& module, const Tensor&) { seen.push_back(module); };
+  model.forward(images(2, model.config()), pass);
+  REQUIRE(seen.size() == 10);
+  CHECK(seen.front() == "patch_embed");
+  CHECK(seen[3] == "blocks.1.attn");
+  CHECK(seen.back() == "head");
+  CHECK(error_of([&] {
+          model.forward(Tensor::zeros({2, 1, 8, 8}), pass);
+        }).message == "vit: images(2,1,8,8) for a model of 3 channels and 8 x 8 pixels");
+}
+
+}  // namespace
+}  // namespace tessera

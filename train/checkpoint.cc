@@ -1,0 +1,80 @@
+#include "train/checkpoint.h"
+
+#include <nlohmann/json.hpp>
+
+namespace tessera {
+namespace {
+
+constexpr const char* kRunKey = "tessera.run";      // RunConfig
+constexpr const char* kStateKey = "tessera.state";  // RunState and the optimizer's step count
+
+const std::string& metadata_of(const SafetensorsFile& file, const char* key) {
+  const auto found = file.metadata().find(key);
+  TESSERA_CHECK_AS(Exit::file, found != file.metadata().end(), file.name(),
+                   ": is no checkpoint of a run: it has no ", key,
+                   " in its metadata; weights alone can be evaluated, predicted with and fused");
+  return found->second;
+}
+
+}  // namespace
+
+void save_checkpoint(const std::string& path, const RunConfig& config, const RunState& state, Vit& model,
+                     Optimizer<float>& optimizer, const Metadata& metadata) {
+  SafetensorsWriter writer;
+  add_parameters(writer, model);
+  for (const auto& buffer : optimizer.state())
+    writer.add(kOptimizerPrefix + buffer.name, {int64_t(buffer.values->size())}, buffer.values->data());
+  for (const auto& [key, value] : metadata) writer.metadata()[key] = value;
+  writer.metadata()[kRunKey] = config_to_json(config).dump();
+  writer.metadata()[kStateKey] = nlohmann::ordered_json{
+      {"step", state.step},
+      {"optimizer_steps", optimizer.steps()},
+      {"best_top1", state.best_top1},
+      {"epoch_loss", state.epoch_loss},
+      {"epoch_correct", state.epoch_correct},
+      {"data_fingerprint",
+       state.data_fingerprint}}.dump();
+  writer.write(path);
+}
+
+RunConfig checkpoint_config(const SafetensorsFile& file) {
+  RunConfig config;
+  try {
+    config_from_json(config, nlohmann::json::parse(metadata_of(file, kRunKey), nullptr, false));
+    validate(config);
+  } catch (const Error& error) {
+    fail(Exit::file, file.name(), ": metadata ", kRunKey, ": ", error.what());
+  }
+  return config;
+}
+
+RunState load_checkpoint(const SafetensorsFile& file, Vit& model, Optimizer<float>& optimizer) {
+  load_parameters(model, file);
+  for (const auto& buffer : optimizer.state()) {
+    const std::string name = kOptimizerPrefix + buffer.name;
+    const TensorEntry* entry = file.find(name);
+    TESSERA_CHECK_AS(
+        Exit::file, entry && entry->count() == int64_t(buffer.values->size()), file.name(), ": ", name,
+        entry ? text(" has ", entry->count(), " elements where ", buffer.values->size(), " are needed")
+              : std::string(" is missing"));
+    file.read_f32(*entry, *buffer.values);
+  }
+  RunState state;
+  const auto json = nlohmann::json::parse(metadata_of(file, kStateKey), nullptr, false);
+  const auto number = [&](const char* key) -> const nlohmann::json& {
+    TESSERA_CHECK_AS(Exit::file, json.is_object() && json.contains(key) && json[key].is_number(), file.name(),
+                     ": metadata ", kStateKey, " has no number ", key);
+    return json[key];
+  };
+  state.step = number("step").get<int64_t>();
+  TESSERA_CHECK_AS(Exit::file, state.step >= 0, file.name(), ": metadata ", kStateKey,
+                   ": step = ", state.step);
+  state.best_top1 = number("best_top1").get<double>();
+  state.epoch_loss = number("epoch_loss").get<double>();
+  state.epoch_correct = number("epoch_correct").get<int64_t>();
+  state.data_fingerprint = number("data_fingerprint").get<uint64_t>();
+  optimizer.set_steps(number("optimizer_steps").get<int64_t>());
+  return state;
+}
+
+}  // namespace tessera

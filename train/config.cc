@@ -1,0 +1,217 @@
+#include "train/config.h"
+
+#include <toml++/toml.h>
+#include <cmath>
+#include <sstream>
+
+#include "engine/base/nearest_name.h"
+#include "models/registry.h"
+
+namespace tessera {
+namespace {
+
+struct Setting {
+  std::string key;
+  nlohmann::json value;
+  std::string place;  // for messages
+};
+
+void flatten(const toml::table& table, const std::string& prefix, const std::string& file,
+             std::vector<Setting>& settings) {
+  for (const auto& [name, node] : table) {
+    const std::string key = prefix + std::string(name.str());
+    const auto& begin = node.source().begin;
+    const std::string place = text(file, ":", begin.line, ":", begin.column, ": ");
+    if (const auto* inner = node.as_table())
+      flatten(*inner, key + ".", file, settings);
+    else if (const auto* string = node.as_string())
+      settings.push_back({key, string->get(), place});
+    else if (const auto* integer = node.as_integer())
+      settings.push_back({key, integer->get(), place});
+    else if (const auto* number = node.as_floating_point())
+      settings.push_back({key, number->get(), place});
+    else if (const auto* flag = node.as_boolean())
+      settings.push_back({key, flag->get(), place});
+    else
+      fail(Exit::usage, place, key,
+           ": lists and dates are not used here; give a string, number, true or false");
+  }
+}
+
+// A registered model first, so that its other keys override it.
+void apply_all(RunConfig& config, const std::vector<Setting>& settings) {
+  for (const bool model_name : {true, false})
+    for (const Setting& setting : settings) {
+      if ((setting.key == "model.name") != model_name) continue;
+      try {
+        if (model_name) {
+          std::string name;
+          field_from_json(setting.key, setting.value, name);
+          config.model = model_by_name(name);
+        } else {
+          set_field(config, setting.key, setting.value);
+        }
+      } catch (const Error& error) {
+        fail(Exit::usage, setting.place, error.what());
+      }
+    }
+}
+
+}  // namespace
+
+void apply_toml(RunConfig& config, const std::string& source, const std::string& file_name) {
+  std::vector<Setting> settings;
+  try {
+    flatten(toml::parse(source, file_name), "", file_name, settings);
+  } catch (const toml::parse_error& error) {
+    const auto& at = error.source().begin;
+    fail(Exit::usage, file_name, ":", at.line, ":", at.column, ": ", error.description());
+  }
+  apply_all(config, settings);
+}
+
+void apply_settings(RunConfig& config, const std::vector<std::pair<std::string, std::string>>& pairs) {
+  std::vector<Setting> settings;
+  for (const auto& [key, value] : pairs) settings.push_back({key, value, ""});
+  apply_all(config, settings);
+}
+
+std::string to_toml(const RunConfig& config) {
+  std::ostringstream out;
+  std::string section;
+  visit_fields(config, [&](const std::string& key, const auto& field) {
+    const size_t dot = key.find('.');
+    if (key.substr(0, dot) != section) {
+      section = key.substr(0, dot);
+      out << (out.tellp() > 0 ? "\n" : "") << '[' << section << "]\n";
+    }
+    std::string value = field_to_json(field).dump();
+    // TOML tells 1.0 from 1, and JSON's 1e-06 and strings are TOML too.
+    out << key.substr(dot + 1) << " = " << value << '\n';
+  });
+  return out.str();
+}
+
+void validate(const RunConfig& c) {
+  validate(c.model);
+  const auto need = [](bool fits, const char* key, auto value, const char* rule) {
+    TESSERA_CHECK_AS(Exit::usage, fits, key, " = ", value, ": ", rule);
+  };
+  need(c.train.epochs > 0 && c.train.epochs <= 1e6, "train.epochs", c.train.epochs, "must be above 0");
+  need(c.train.max_steps >= 0, "train.max_steps", c.train.max_steps, "must not be negative");
+  need(c.train.batch > 0 && c.train.batch <= 1 << 20, "train.batch", c.train.batch,
+       "must be from 1 to 1048576");
+  need(c.train.label_smoothing >= 0 && c.train.label_smoothing < 1, "train.label_smoothing",
+       c.train.label_smoothing, "must be in [0,1)");
+  need(c.train.clip >= 0, "train.clip", c.train.clip, "must not be negative");
+  need(c.train.threads >= 0 && c.train.threads <= 4096, "train.threads", c.train.threads,
+       "must be from 0 to 4096");
+  need(c.train.micro_batch >= 0, "train.micro_batch", c.train.micro_batch, "must not be negative");
+  need(c.train.eval_every > 0, "train.eval_every", c.train.eval_every, "must be above 0");
+  need(c.train.checkpoint_every >= 0, "train.checkpoint_every", c.train.checkpoint_every,
+       "must not be negative");
+  need(c.train.log_every > 0, "train.log_every", c.train.log_every, "must be above 0");
+  need(c.train.warmup_epochs >= 0 && c.train.warmup_epochs <= c.train.epochs, "schedule.warmup_epochs",
+       c.train.warmup_epochs, "must be from 0 to train.epochs");
+  need(std::isfinite(c.schedule.lr) && c.schedule.lr >= 0, "optim.lr", c.schedule.lr, "must not be negative");
+  need(c.data.limit >= 0, "data.limit", c.data.limit, "must not be negative");
+  need(c.data.test_limit >= 0, "data.test_limit", c.data.test_limit, "must not be negative");
+  need(c.data.padding >= 0 && c.data.padding <= 1024, "data.padding", c.data.padding,
+       "must be from 0 to 1024");
+  need(c.data.workers >= 0 && c.data.workers <= 256, "data.workers", c.data.workers, "must be from 0 to 256");
+  need(c.ewa.ramp > 0 && c.ewa.ramp <= 1, "ewa.ramp", c.ewa.ramp, "must be in (0,1]");
+  if (c.model.is_moe()) {
+    const double limit = 1 - 1 / double(c.model.moe.experts);
+    need(c.ewa.share_rate >= 0 && c.ewa.share_rate <= limit, "ewa.share_rate", c.ewa.share_rate,
+         "must be from 0 to (E-1)/E, beyond which experts would step past their mean");
+  }
+  make_optimizer<float>(c.optim, 0);
+}
+
+const std::vector<Preset>& presets() {
+  // The demo's settings are ours. CIFAR-100: "Vision Transformer for Small-Size Datasets" (arXiv 2112.13492)
+  // without its AutoAugment, Mixup, CutMix and random erasing.
+  static const std::vector<Preset> list{
+      {"fashion-mnist", "the demo: a small ViT on Fashion-MNIST, dense",
+       R"(
+[model]
+name = "vit_small_image_28"
+dim = 64
+depth = 6
+heads = 4
+drop_path = 0.0
+[data]
+folder = "/usr/share/datasets/fashion-mnist"
+flip = true
+padding = 2
+[optim]
+lr = 0.002
+[schedule]
+warmup_epochs = 0.5
+[train]
+epochs = 3
+)"},
+      {"fashion-mnist-ewa", "the same with random-partition experts, averaged every step",
+       R"(
+[model]
+name = "vit_small_image_28"
+dim = 64
+depth = 6
+heads = 4
+drop_path = 0.0
+[model.moe]
+blocks = "every-2"
+[data]
+folder = "/usr/share/datasets/fashion-mnist"
+flip = true
+padding = 2
+[optim]
+lr = 0.002
+[schedule]
+warmup_epochs = 0.5
+[train]
+epochs = 3
+)"},
+      {"cifar100", "ViT on CIFAR-100: 100 epochs, AdamW, crop and flip",
+       R"(
+[model]
+name = "vit_small_image_32"
+[data]
+folder = "data/cifar-100-binary"
+flip = true
+padding = 4
+[schedule]
+warmup_epochs = 10
+[train]
+epochs = 100
+)"},
+      {"cifar100-ewa", "the same with random-partition experts, averaged every step",
+       R"(
+[model]
+name = "vit_small_image_32"
+[model.moe]
+blocks = "every-2"
+[data]
+folder = "data/cifar-100-binary"
+flip = true
+padding = 4
+[schedule]
+warmup_epochs = 10
+[train]
+epochs = 100
+)"},
+  };
+  return list;
+}
+
+const Preset& preset_by_name(const std::string& name) {
+  std::vector<std::string> names;
+  for (const Preset& preset : presets()) {
+    if (preset.name == name) return preset;
+    names.push_back(preset.name);
+  }
+  fail(Exit::usage, "preset '", name, "' is not known; did you mean '", nearest_name(name, names),
+       "'? `tessera list presets` shows all");
+}
+
+}  // namespace tessera

@@ -1,0 +1,59 @@
+#include "train/evaluate.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <limits>
+
+namespace tessera {
+
+Evaluation evaluate(Replicas& replicas, const Dataset& data, const Normalization& normalization,
+                    int64_t classes, int64_t batch, int64_t limit) {
+  const int64_t K = classes;
+  Loader loader(data,
+                {.training = false, .batch_size = batch, .normalization = normalization, .limit = limit});
+  std::vector<float> logits(size_t(batch * K));
+  std::vector<int64_t> right(static_cast<size_t>(K)), seen(static_cast<size_t>(K));
+  Evaluation result;
+  double seconds = 0;
+  int64_t in_top5 = 0;
+  for (int64_t step = 0; step < loader.steps_per_epoch(); ++step) {
+    const Batch& part = loader.next();
+    const auto start = std::chrono::steady_clock::now();
+    replicas.forward({part.images, {}, part.size()}, logits.data());
+    seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    for (int64_t b = 0; b < part.size(); ++b) {
+      const float* const row = &logits[size_t(b * K)];
+      const int32_t label = part.labels[size_t(b)];
+      TESSERA_CHECK_AS(Exit::data, label < K, "evaluate: ", data.name, " has the label ", label,
+                       " and the model only ", K, " classes");
+      // Ties count against the model, as do NaNs.
+      int64_t above = 0;
+      double total = 0;
+      const float largest = *std::max_element(row, row + K);
+      for (int64_t k = 0; k < K; ++k) {
+        above += !(row[k] < row[label]) && k != label;
+        total += std::exp(double(row[k] - largest));
+      }
+      result.loss += std::log(total) + double(largest - row[label]);
+      right[size_t(label)] += above == 0;
+      in_top5 += above < 5;
+      ++seen[size_t(label)];
+      ++result.samples;
+    }
+  }
+  const double n = double(std::max<int64_t>(1, result.samples));
+  int64_t correct = 0;
+  for (size_t k = 0; k < right.size(); ++k) {
+    correct += right[k];
+    result.class_accuracy.push_back(seen[k] ? double(right[k]) / double(seen[k])
+                                            : std::numeric_limits<double>::quiet_NaN());
+  }
+  result.loss /= n;
+  result.top1 = double(correct) / n;
+  result.top5 = K >= 5 ? double(in_top5) / n : 0;
+  result.images_per_second = seconds > 0 ? n / seconds : 0;
+  return result;
+}
+
+}  // namespace tessera

@@ -1,0 +1,27 @@
+// A model's results on a labelled set.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "data/dataset.h"
+#include "data/loader.h"
+#include "train/replicas.h"
+
+namespace tessera {
+
+struct Evaluation {
+  int64_t samples = 0;
+  double loss = 0;                     // mean cross-entropy without smoothing
+  double top1 = 0;                     // share of samples
+  double top5 = 0;                     // 0 for fewer than five classes
+  std::vector<double> class_accuracy;  // (K); NaN where a class has no sample
+  double images_per_second = 0;
+};
+
+// Every sample once, in order, in eval mode. `limit`: only the first; 0: all. `stop` ends it early by
+// throwing.
+Evaluation evaluate(Replicas& replicas, const Dataset& data, const Normalization& normalization,
+                    int64_t classes, int64_t batch = 256, int64_t limit = 0);
+
+}  // namespace tessera

@@ -1,0 +1,26 @@
+// The run's log: one JSON object a line, flushed line by line.
+#pragma once
+
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <string>
+
+namespace tessera {
+
+class RunLog {
+ public:
+  // Opens `path` to append. Of a log that is there, lines of steps after `last_step` are dropped, as is a
+  // half-written last line: a resumed run writes them again.
+  RunLog(const std::string& path, int64_t last_step);
+  ~RunLog();
+  RunLog(const RunLog&) = delete;
+  RunLog& operator=(const RunLog&) = delete;
+
+  void write(const nlohmann::ordered_json& line);
+
+ private:
+  std::string path_;
+  std::FILE* file_ = nullptr;
+};
+
+}  // namespace tessera

@@ -1,0 +1,78 @@
+// The step on the CPU: micro-batches on replica threads. Each worker takes a few images at a time through the
+// whole forward and backward pass with its own tape, arena and gradient buffer, so that activations stay in
+// cache and nobody waits between layers; the buffers are then added in a fixed order.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "engine/tensor/arena.h"
+#include "engine/tensor/tape.h"
+#include "models/vit.h"
+
+namespace tessera {
+
+struct ReplicaOptions {
+  int workers = 0;          // threads; 0: all
+  int64_t micro_batch = 0;  // images a worker takes at a time; 0: what keeps some 520 token rows in flight
+};
+
+// A whole batch on the host.
+struct BatchView {
+  std::span<const float> images;    // (B,C,H,W)
+  std::span<const int32_t> labels;  // (B), or empty
+  int64_t size = 0;                 // B
+};
+
+struct StepResult {
+  double loss = 0;      // mean over the batch
+  int64_t correct = 0;  // samples whose largest logit is the label's
+  double gradient_norm = 0;
+};
+
+class Replicas {
+ public:
+  Replicas(Vit& model, const ReplicaOptions& options);
+
+  // Forward and backward of the whole batch; afterwards gradients() is the gradient of the mean loss. `pass`
+  // gives seed and step.
+  StepResult compute_gradients(const BatchView& batch, const Pass& pass, double label_smoothing);
+  const Tensor& gradients() { return workers_[0]->gradients->flat(); }
+
+  // Logits (B,K) of a batch in eval mode.
+  void forward(const BatchView& batch, float* logits);
+
+  // Runs the batch once more, one micro-batch after the other, and gives the name of the first module whose
+  // output is not finite; empty if there is none.
+  std::string first_non_finite(const BatchView& batch, Pass pass);
+
+  int workers() const { return int(workers_.size()); }
+  int64_t micro_batch() const { return micro_batch_; }
+
+ private:
+  struct Worker {
+    Arena arena;
+    Tape tape;
+    std::unique_ptr<ParameterGradients> gradients;
+    double loss = 0;
+    int64_t correct = 0;
+  };
+  struct Piece {
+    int64_t begin, end;  // samples
+  };
+
+  std::vector<Piece> cut(int64_t batch) const;
+  Tensor images_of(const BatchView& batch, const Piece& piece) const;
+  template <class F>
+  void on_pieces(const std::vector<Piece>& pieces, F f);
+
+  Vit& model_;
+  std::vector<std::unique_ptr<Worker>> workers_;
+  std::vector<int64_t> counts_;  // elements of each parameter
+  int64_t micro_batch_;
+};
+
+}  // namespace tessera

@@ -1,0 +1,295 @@
+#include "train/trainer.h"
+
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "engine/base/parallel.h"
+#include "optim/clip.h"
+#include "train/checkpoint.h"
+#include "train/log.h"
+#include "train/progress.h"
+#include "train/signals.h"
+
+namespace tessera {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+std::string fixed(double value, int digits) {
+  char out[64];
+  std::snprintf(out, sizeof out, "%.*f", digits, value);
+  return out;
+}
+
+LoaderOptions loader_options(const RunConfig& c, const Normalization& normalization) {
+  return {.training = true,
+          .batch_size = c.train.batch,
+          .seed = c.train.seed,
+          .augment = {.padding = c.data.padding, .flip = c.data.flip},
+          .normalization = normalization,
+          .limit = c.data.limit,
+          .workers = c.data.workers};
+}
+
+std::vector<StackedParameter> stacked_parameters(const Vit& model) {
+  std::vector<StackedParameter> stacked;
+  for (const auto& p : model.parameters().parameters())
+    if (p.experts > 1) stacked.push_back({p.offset, p.experts, p.value.count() / p.experts});
+  return stacked;
+}
+
+// One run from a state to its end.
+class Run {
+ public:
+  Run(const RunConfig& config, const std::string& folder, Progress progress);
+
+  void load(const SafetensorsFile& checkpoint);
+  RunResult run();
+
+ private:
+  struct StepTimes {
+    double images_per_second, data_wait;
+  };
+
+  StepResult step(const Batch& batch);
+  void evaluate_test();
+  void end_epoch(int64_t epoch);
+  void save();
+  Metadata metadata() const;
+  void log_step(const Batch& batch, const StepResult& result, const StepTimes& times);
+  [[noreturn]] void diverged(const Batch& batch, const StepResult& result);
+
+  RunConfig config_;
+  RunFiles files_;
+  bool show_;
+  Dataset train_set_, test_set_;
+  Normalization normalization_;
+  Loader loader_;
+  Vit model_;
+  Replicas replicas_;
+  std::unique_ptr<Optimizer<float>> optimizer_;
+  std::vector<StackedParameter> experts_;
+  int64_t total_steps_, last_step_, tested_step_ = -1;
+  ShareRateSchedule share_rate_;
+  RunState state_;
+  RunResult result_;
+  std::unique_ptr<RunLog> log_;
+  std::unique_ptr<ProgressLine> progress_;
+};
+
+// A model's classes, channels and size must be those of its data.
+void check_fit(const ModelConfig& model, const Dataset& data) {
+  const auto same = [&](const char* key, int64_t own, int64_t needed) {
+    TESSERA_CHECK_AS(Exit::usage, own == needed, "model.", key, " = ", own, ", but ", data.name, " has ",
+                     needed, "; set model.", key, " = ", needed);
+  };
+  same("channels", model.channels, data.channels);
+  same("image_size", model.image_size, data.height);
+  same("image_size", model.image_size, data.width);
+  same("classes", model.classes, data.classes());
+}
+
+Run::Run(const RunConfig& config, const std::string& folder, Progress progress)
+    : config_(config),
+      files_{folder},
+      show_(progress != Progress::quiet),
+      train_set_(load_dataset(config.data.folder, Split::train, config.data.name)),
+      test_set_(load_dataset(config.data.folder, Split::test, config.data.name)),
+      normalization_(normalization(train_set_.name)),
+      loader_(train_set_, loader_options(config, normalization_)),
+      model_(config.model, config.train.seed),
+      replicas_(model_, {.workers = config.train.threads, .micro_batch = config.train.micro_batch}),
+      optimizer_(make_optimizer<float>(config.optim, model_.parameters().count())),
+      experts_(stacked_parameters(model_)) {
+  check_fit(config_.model, train_set_);
+  const double per_epoch = double(loader_.steps_per_epoch());
+  total_steps_ = std::max<int64_t>(1, std::llround(config_.train.epochs * per_epoch));
+  last_step_ = config_.train.max_steps > 0 ? std::min(total_steps_, config_.train.max_steps) : total_steps_;
+  config_.schedule.warmup_steps = std::llround(config_.train.warmup_epochs * per_epoch);
+  config_.schedule.total_steps = total_steps_;
+  share_rate_ = {config_.ewa.schedule, config_.ewa.share_rate,
+                 std::max<int64_t>(1, std::llround(config_.ewa.ramp * double(total_steps_)))};
+  state_.data_fingerprint = train_set_.fingerprint();
+}
+
+void Run::load(const SafetensorsFile& checkpoint) {
+  const uint64_t own = state_.data_fingerprint;
+  state_ = load_checkpoint(checkpoint, model_, *optimizer_);
+  TESSERA_CHECK_AS(Exit::data, state_.data_fingerprint == own, "the images in ", config_.data.folder,
+                   " are not those that the run was started with (fingerprints ", own, " and ",
+                   state_.data_fingerprint, ")");
+}
+
+StepResult Run::step(const Batch& batch) {
+  const Pass pass{.training = true, .seed = config_.train.seed, .step = uint32_t(state_.step)};
+  const StepResult result = replicas_.compute_gradients({batch.images, batch.labels, batch.size()}, pass,
+                                                        config_.train.label_smoothing);
+  if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm)) diverged(batch, result);
+  ParameterStore& parameters = model_.parameters();
+  float* const values = parameters.flat().mutable_data<float>();
+  optimizer_->step({values, replicas_.gradients().data<float>(), parameters.count(), parameters.decayed()},
+                   learning_rate(config_.schedule, state_.step),
+                   clip_factor(result.gradient_norm, config_.train.clip));
+  if (!experts_.empty()) average_experts<float>(values, experts_, share_rate_.at(state_.step));
+  ++state_.step;
+  state_.epoch_loss += result.loss;
+  state_.epoch_correct += result.correct;
+  return result;
+}
+
+void Run::diverged(const Batch& batch, const StepResult& result) {
+  const Pass pass{.training = true, .seed = config_.train.seed, .step = uint32_t(state_.step)};
+  std::string where = replicas_.first_non_finite({batch.images, batch.labels, batch.size()}, pass);
+  where = where.empty() ? "every output of the forward pass is finite, a gradient is not"
+                        : "the first module whose output is not finite is " + where;
+  const bool saved = std::filesystem::exists(files_.last());
+  fail(Exit::diverged, "step ", state_.step + 1, ": loss ", result.loss, ", gradient norm ",
+       result.gradient_norm, ": ", where,
+       ". Try a lower optim.lr, a longer schedule.warmup_epochs or train.clip = 1; ",
+       saved ? "the last checkpoint is " + files_.last() : std::string("no checkpoint was written yet"));
+}
+
+Metadata Run::metadata() const {
+  return {{kClassesKey, nlohmann::json(train_set_.class_names).dump()},
+          {kMeanKey, nlohmann::json(normalization_.mean).dump()},
+          {kStdKey, nlohmann::json(normalization_.std).dump()},
+          {kDataKey, config_.data.folder}};
+}
+
+void Run::save() { save_checkpoint(files_.last(), config_, state_, model_, *optimizer_, metadata()); }
+
+void Run::log_step(const Batch& batch, const StepResult& result, const StepTimes& times) {
+  const double accuracy = double(result.correct) / double(batch.size());
+  const double lr = learning_rate(config_.schedule, state_.step - 1);
+  if (state_.step % config_.train.log_every == 0) {
+    nlohmann::ordered_json line{{"kind", "step"},
+                                {"step", state_.step},
+                                {"epoch", batch.epoch},
+                                {"loss", result.loss},
+                                {"accuracy", accuracy},
+                                {"lr", lr},
+                                {"grad_norm", result.gradient_norm}};
+    if (!experts_.empty()) {
+      line["share_rate"] = share_rate_.at(state_.step - 1);
+      line["expert_deviation"] = expert_deviation<float>(model_.parameters().flat().data<float>(), experts_);
+    }
+    line["images_per_s"] = times.images_per_second;
+    line["data_wait"] = times.data_wait;
+    log_->write(line);
+  }
+  progress_->update(
+      state_.step,
+      text("epoch ", batch.epoch + 1, "/", config_.train.epochs, "  loss ", fixed(result.loss, 3), "  top-1 ",
+           fixed(100 * accuracy, 1), "%  lr ", lr, "  |g| ", fixed(result.gradient_norm, 2), "  ",
+           fixed(times.images_per_second, 0), " img/s  wait ", fixed(100 * times.data_wait, 0), "%"));
+}
+
+void Run::evaluate_test() {
+  result_.test =
+      evaluate(replicas_, test_set_, normalization_, config_.model.classes, 256, config_.data.test_limit);
+  tested_step_ = state_.step;
+}
+
+void Run::end_epoch(int64_t epoch) {
+  const double steps = double((state_.step - 1) % loader_.steps_per_epoch() + 1);
+  nlohmann::ordered_json line{
+      {"kind", "epoch"},
+      {"step", state_.step},
+      {"epoch", epoch},
+      {"train_loss", state_.epoch_loss / steps},
+      {"train_accuracy", double(state_.epoch_correct) / (steps * double(config_.train.batch))}};
+  const bool last = state_.step >= last_step_;
+  if ((epoch + 1) % config_.train.eval_every == 0 || last) {
+    result_.test =
+        evaluate(replicas_, test_set_, normalization_, config_.model.classes, 256, config_.data.test_limit);
+    line["test_loss"] = result_.test.loss;
+    line["test_top1"] = result_.test.top1;
+    line["test_top5"] = result_.test.top5;
+    line["test_images_per_s"] = result_.test.images_per_second;
+    progress_->note(text("epoch ", epoch + 1, ": train loss ", fixed(state_.epoch_loss / steps, 4),
+                         ", test loss ", fixed(result_.test.loss, 4), ", test top-1 ",
+                         fixed(100 * result_.test.top1, 2), "%"));
+    if (result_.test.top1 > state_.best_top1) {
+      state_.best_top1 = result_.test.top1;
+      save_model(files_.best(), model_, metadata());
+    }
+  }
+  log_->write(line);
+  state_.epoch_loss = 0;
+  state_.epoch_correct = 0;
+  save();
+}
+
+RunResult Run::run() {
+  const InterruptGuard interrupt;
+  const int64_t per_epoch = loader_.steps_per_epoch();
+  log_ = std::make_unique<RunLog>(files_.log(), state_.step);
+  progress_ = std::make_unique<ProgressLine>(last_step_, state_.step, show_);
+  loader_.seek(state_.step / per_epoch, state_.step % per_epoch);
+  int64_t own_steps = 0;
+  while (state_.step < last_step_ && !interrupt.signal()) {
+    const auto start = Clock::now();
+    const double waited = loader_.data_wait_seconds();
+    const Batch& batch = loader_.next();
+    const StepResult result = step(batch);
+    const double seconds = seconds_since(start);
+    ++own_steps;
+    result_.seconds += seconds;
+    log_step(batch, result,
+             {double(batch.size()) / seconds, (loader_.data_wait_seconds() - waited) / seconds});
+    if (state_.step % per_epoch == 0 || state_.step >= total_steps_)
+      end_epoch(batch.epoch);
+    else if (interrupt.signal() || state_.step >= last_step_ ||
+             (config_.train.checkpoint_every > 0 && state_.step % config_.train.checkpoint_every == 0))
+      save();
+  }
+  result_.interrupted = state_.step < last_step_ ? interrupt.signal() : 0;
+  if (result_.interrupted == 0) {
+    if (tested_step_ != state_.step) evaluate_test();
+    save_model(files_.model(), model_, metadata());
+  }
+  result_.steps = state_.step;
+  result_.best_top1 = state_.best_top1;
+  if (result_.seconds > 0)
+    result_.images_per_second = double(own_steps * config_.train.batch) / result_.seconds;
+  return result_;
+}
+
+}  // namespace
+
+RunResult train(const RunConfig& config, const std::string& folder, Progress progress) {
+  validate(config);
+  if (config.train.threads > 0) set_thread_count(config.train.threads);
+  std::error_code ignored;
+  TESSERA_CHECK_AS(Exit::usage,
+                   !std::filesystem::exists(folder) || std::filesystem::is_empty(folder, ignored), folder,
+                   ": is not empty; name another folder, or go on with that run by --resume ", folder);
+  Run run(config, folder, progress);
+  std::filesystem::create_directories(folder, ignored);
+  TESSERA_CHECK(std::filesystem::is_directory(folder), folder, ": cannot be made: ", ignored.message());
+  write_file_atomically(RunFiles{folder}.config(), to_toml(config));
+  return run.run();
+}
+
+RunConfig run_config_of(const std::string& folder) {
+  return checkpoint_config(SafetensorsFile(RunFiles{folder}.last()));
+}
+
+RunResult resume(const std::string& folder, Progress progress, int64_t max_steps) {
+  remove_stale_temporaries(folder);
+  const SafetensorsFile checkpoint(RunFiles{folder}.last());
+  RunConfig config = checkpoint_config(checkpoint);
+  config.train.max_steps = max_steps;
+  if (config.train.threads > 0) set_thread_count(config.train.threads);
+  Run run(config, folder, progress);
+  run.load(checkpoint);
+  return run.run();
+}
+
+}  // namespace tessera

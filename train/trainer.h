@@ -1,0 +1,48 @@
+// A training run: data, steps, evaluation, checkpoints and log, in one folder.
+#pragma once
+
+#include <string>
+
+#include "train/config.h"
+#include "train/evaluate.h"
+
+namespace tessera {
+
+// What a run's folder holds.
+//   config.toml         the effective configuration
+//   log.jsonl           a line a step and a line an epoch
+//   last.safetensors    the newest checkpoint: weights, optimizer state and place in the run
+//   best.safetensors    the weights with the best test accuracy so far
+//   model.safetensors   the weights at the end of the run
+struct RunFiles {
+  std::string folder;
+  std::string config() const { return folder + "/config.toml"; }
+  std::string log() const { return folder + "/log.jsonl"; }
+  std::string last() const { return folder + "/last.safetensors"; }
+  std::string best() const { return folder + "/best.safetensors"; }
+  std::string model() const { return folder + "/model.safetensors"; }
+};
+
+struct RunResult {
+  int64_t steps = 0;
+  double seconds = 0;            // of this process's steps, without evaluation
+  double images_per_second = 0;  // in training
+  Evaluation test;               // of the weights at the end
+  double best_top1 = 0;
+  int interrupted = 0;  // the signal that ended the run early; 0: it is complete
+};
+
+enum class Progress { automatic, quiet };
+
+// Runs from the start into `folder`, which must not hold a run yet, or goes on from its last checkpoint, to
+// the bit. After SIGINT or SIGTERM the step is finished, saved, and the result says so. A loss that is not
+// finite ends in Error(diverged) that names the first module whose output is not finite; the last checkpoint
+// stays.
+RunResult train(const RunConfig& config, const std::string& folder, Progress progress = Progress::automatic);
+// `max_steps` stops it early again; 0: not.
+RunResult resume(const std::string& folder, Progress progress = Progress::automatic, int64_t max_steps = 0);
+
+// The configuration of the run in `folder`, from its last checkpoint.
+RunConfig run_config_of(const std::string& folder);
+
+}  // namespace tessera
