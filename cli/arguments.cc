@@ -9,6 +9,17 @@
 
 namespace tessera::cli {
 
+std::vector<std::pair<std::string, std::string>> key_values(const std::vector<std::string>& words) {
+  std::vector<std::pair<std::string, std::string>> pairs;
+  for (const std::string& word : words) {
+    const size_t equals = word.find('=');
+    TESSERA_CHECK_AS(Exit::usage, equals != std::string::npos && equals > 0, "--set ", word,
+                     ": write it as key=value, such as optim.lr=3e-4");
+    pairs.emplace_back(word.substr(0, equals), word.substr(equals + 1));
+  }
+  return pairs;
+}
+
 Arguments::Arguments(const std::string& verb, const std::string& summary, const std::string& notes)
     : app_(std::make_unique<CLI::App>(summary, "tessera " + verb)) {
   app_->set_help_flag("-h,--help", "This text");

@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace CLI {
@@ -14,8 +15,11 @@ class Option;
 
 namespace tessera::cli {
 
-// Names are written "-o,--out" for options and "WEIGHTS" for positional arguments; `kind` stands for the value
-// in the help. What is not given leaves the variable as it was.
+// The words of --set, each "key=value", in two.
+std::vector<std::pair<std::string, std::string>> key_values(const std::vector<std::string>& words);
+
+// Names are written "-o,--out" for options and "WEIGHTS" for positional arguments; `kind` stands for the
+// value in the help. What is not given leaves the variable as it was.
 class Arguments {
  public:
   explicit Arguments(const std::string& verb, const std::string& summary, const std::string& notes);

@@ -14,8 +14,8 @@ using Action = std::function<int()>;
 
 struct Command {
   std::string name;
-  std::string summary;                         // one line of the program's help
-  std::string notes;                           // what the verb's help says below its arguments
+  std::string summary;                          // one line of the program's help
+  std::string notes;                            // what the verb's help says below its arguments
   std::function<Action(Arguments&)> arguments;  // declares the arguments
 };
 

@@ -83,7 +83,8 @@ int report(Exit code, const char* message) {
 
 int main(int argc, char** argv) {
   using tessera::Exit;
-  // A reader that has gone away or a file at its limit is a failed write, which is reported, not a sudden end.
+  // A reader that has gone away or a file at its limit is a failed write, which is reported, not a sudden
+  // end.
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGXFSZ, SIG_IGN);
   std::ios::sync_with_stdio(false);

@@ -8,11 +8,11 @@
 
 namespace tessera::cli {
 
-std::string grouped(int64_t number);           // 1,234,567
+std::string grouped(int64_t number);            // 1,234,567
 std::string fixed(double value, int decimals);  // 0.25
-std::string percent(double share);             // 86.52 %
-std::string operations(int64_t count);         // 2.286 GFLOPs
-std::string duration(double seconds);          // 4.2 s, 3 min 12 s, 2 h 5 min
+std::string percent(double share);              // 86.52 %
+std::string operations(int64_t count);          // 2.286 GFLOPs
+std::string duration(double seconds);           // 4.2 s, 3 min 12 s, 2 h 5 min
 
 // Text as a file or a user gave it becomes valid UTF-8.
 void print_json(const nlohmann::ordered_json& json);

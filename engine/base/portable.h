@@ -6,3 +6,6 @@
 #else
 #define TESSERA_FN
 #endif
+
+// For what stands inside a SIMD loop: a call that is not inlined would undo its vectors.
+#define TESSERA_INLINE TESSERA_FN __attribute__((always_inline)) inline

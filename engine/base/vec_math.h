@@ -19,7 +19,7 @@ namespace detail {
 // leaves it in the low bits of the sum. The clamps bound n to [-127, 128], whose exponent fields are those of
 // 0 and of infinity; a comparison with NaN is false, so NaN passes through them.
 template <class Float, class Int>
-TESSERA_FN inline Float exp32(Float x) {
+TESSERA_INLINE Float exp32(Float x) {
   const Float lowest = Float{} - 88.0f, highest = Float{} + 89.0f;
   x = lowest > x ? lowest : x;
   x = highest < x ? highest : x;
@@ -45,13 +45,13 @@ TESSERA_FN inline Float exp32(Float x) {
 
 // e^x to 2 units in the last place; 0 below -87.7, infinity above 88.4 (a little before FLT_MAX), NaN stays
 // NaN.
-TESSERA_FN inline float vexp(float x) { return detail::exp32<float, int32_t>(x); }
-TESSERA_FN inline double vexp(double x) { return std::exp(x); }
+TESSERA_INLINE float vexp(float x) { return detail::exp32<float, int32_t>(x); }
+TESSERA_INLINE double vexp(double x) { return std::exp(x); }
 
 // erf(x), absolute error below 3.5e-7: x times a polynomial in x^2, mapped to t in [-1, 1], where the
 // coefficients fall off so that nothing cancels. Beyond the edge the line x * p(1) is above 1 and clamped.
 // NaN stays NaN.
-TESSERA_FN inline float verf(float x) {
+TESSERA_INLINE float verf(float x) {
   constexpr float kEdge = 3.85f * 3.85f;
   const float square = x * x;
   const float t = (square > kEdge ? kEdge : square) * (2.0f / kEdge) - 1.0f;
@@ -73,6 +73,6 @@ TESSERA_FN inline float verf(float x) {
   const float below = y < -1.0f ? -1.0f : y;
   return below > 1.0f ? 1.0f : below;
 }
-TESSERA_FN inline double verf(double x) { return std::erf(x); }
+TESSERA_INLINE double verf(double x) { return std::erf(x); }
 
 }  // namespace tessera

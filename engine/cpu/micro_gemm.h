@@ -21,7 +21,6 @@ inline constexpr int kPackBytes = 32, kMaxPacks = 3;
 inline constexpr int kPackBytes = 16, kMaxPacks = 3;
 #endif
 
-#define TESSERA_INLINE inline __attribute__((always_inline))
 #define TESSERA_INLINE_LAMBDA __attribute__((always_inline))
 
 // One register of T.

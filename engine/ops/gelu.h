@@ -6,13 +6,13 @@
 namespace tessera {
 
 template <class T>
-TESSERA_FN inline T gelu_value(T x) {
+TESSERA_INLINE T gelu_value(T x) {
   return T(0.5) * x * (T(1) + verf(x * T(0.70710678118654752)));
 }
 
 // d/dx x Phi(x) = Phi(x) + x phi(x)
 template <class T>
-TESSERA_FN inline T gelu_slope(T x) {
+TESSERA_INLINE T gelu_slope(T x) {
   const T density = T(0.39894228040143268) * vexp(T(-0.5) * x * x);
   return T(0.5) * (T(1) + verf(x * T(0.70710678118654752))) + x * density;
 }

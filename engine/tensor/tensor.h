@@ -59,7 +59,7 @@ struct GradTarget {
   T* data = nullptr;
   T beta = 0;
   explicit operator bool() const { return data != nullptr; }
-  TESSERA_FN void put(int64_t i, T value) const { data[i] = beta == T(0) ? value : data[i] + value; }
+  TESSERA_INLINE void put(int64_t i, T value) const { data[i] = beta == T(0) ? value : data[i] + value; }
 };
 
 // The gradient slot of a tensor; empty where no gradient is wanted.

@@ -1,0 +1,206 @@
+// tessera bench: the time of a step on synthetic images.
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <iostream>
+
+#include "cli/commands.h"
+#include "cli/model_file.h"
+#include "cli/output.h"
+#include "engine/base/parallel.h"
+#include "models/flops.h"
+#include "train/config.h"
+#include "train/replicas.h"
+
+namespace tessera::cli {
+namespace {
+
+struct BenchOptions {
+  std::string model = "vit_small_image_32", mode = "train", moe = "none";
+  std::vector<std::string> set;
+  int64_t experts = 4, batch = 128, threads = 0, steps = 10, warmup = 3, burst = 0;
+  bool json = false, serve = false;
+};
+
+// The model as named, without the random parts that inference does not have.
+RunConfig bench_config(const BenchOptions& o) {
+  RunConfig config;
+  apply_settings(config, {{"model.name", o.model},
+                          {"model.drop_path", "0"},
+                          {"model.moe.blocks", o.moe},
+                          {"model.moe.experts", std::to_string(o.experts)}});
+  apply_settings(config, key_values(o.set));
+  validate(config);
+  return config;
+}
+
+// A model, one batch, and what a step of training or inference needs.
+class Bench {
+ public:
+  Bench(const RunConfig& config, bool training, int64_t batch)
+      : config_(config),
+        training_(training),
+        batch_(batch),
+        model_(config.model, config.train.seed),
+        replicas_(model_, {.micro_batch = config.train.micro_batch}),
+        experts_(stacked_parameters(model_)),
+        images_(size_t(batch * config.model.channels * config.model.image_size * config.model.image_size)) {
+    const Draw draw{.stream = Stream::test};
+    for (size_t i = 0; i < images_.size(); ++i) images_[i] = float(draw.normal(i));
+    if (training) {
+      optimizer_ = make_optimizer<float>(config.optim, model_.parameters().count());
+      for (int64_t b = 0; b < batch; ++b) labels_.push_back(int32_t(b % config.model.classes));
+    } else {
+      logits_.resize(size_t(batch * config.model.classes));
+    }
+  }
+
+  void step() {
+    if (!training_) return replicas_.forward({images_, {}, batch_}, logits_.data());
+    const Pass pass{.training = true, .seed = config_.train.seed, .step = step_++};
+    replicas_.compute_gradients({images_, labels_, batch_}, pass, config_.train.label_smoothing);
+    ParameterStore& parameters = model_.parameters();
+    float* const values = parameters.flat().mutable_data<float>();
+    optimizer_->step({values, replicas_.gradients().data<float>(), parameters.count(), parameters.decayed()},
+                     config_.schedule.lr);
+    if (!experts_.empty()) average_experts<float>(values, experts_, config_.ewa.share_rate);
+  }
+
+  // Milliseconds of a step, the mean of `burst` in a row.
+  double timed(int64_t burst) {
+    const auto start = std::chrono::steady_clock::now();
+    for (int64_t i = 0; i < burst; ++i) step();
+    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count() /
+           double(burst);
+  }
+
+  int64_t micro_batch() const { return replicas_.micro_batch(); }
+
+ private:
+  const RunConfig config_;
+  const bool training_;
+  const int64_t batch_;
+  Vit model_;
+  Replicas replicas_;
+  std::unique_ptr<Optimizer<float>> optimizer_;
+  std::vector<StackedParameter> experts_;
+  std::vector<float> images_, logits_;
+  std::vector<int32_t> labels_;
+  uint32_t step_ = 0;
+};
+
+double peak_rss_mb() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return double(usage.ru_maxrss) / 1024;  // the kernel counts in KiB
+}
+
+// Answers each line of standard input with one line, so that a program that compares can interleave steps.
+int serve(Bench& bench, int64_t burst, const nlohmann::ordered_json& info) {
+  for (std::string line; std::getline(std::cin, line);) {
+    if (line == "step")
+      std::cout << fixed(bench.timed(burst), 4) << std::endl;
+    else if (line == "rss")
+      std::cout << fixed(peak_rss_mb(), 1) << std::endl;
+    else if (line == "info")
+      std::cout << info.dump() << std::endl;
+    else
+      fail(Exit::usage, "bench --serve: the command '", line, "' is not known; use step, rss or info");
+  }
+  return 0;
+}
+
+void report(Bench& bench, const BenchOptions& o, int64_t burst, nlohmann::ordered_json info,
+            const ModelCost& own) {
+  std::vector<double> ms;
+  for (int64_t i = 0; i < o.steps; ++i) ms.push_back(bench.timed(burst));
+  std::vector<double> sorted = ms;
+  std::sort(sorted.begin(), sorted.end());
+  const size_t half = sorted.size() / 2;
+  const double median = sorted.size() % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
+  double mean = 0, squares = 0;
+  for (const double t : ms) mean += t / double(ms.size());
+  for (const double t : ms) squares += (t - mean) * (t - mean);
+  const double sd = ms.size() > 1 ? std::sqrt(squares / double(ms.size() - 1)) : 0;
+  const double per_second = double(o.batch) * 1e3 / median;
+  const int64_t flops = o.mode == "train" ? training_flops(own) : own.forward_flops;
+  const double gflops = double(flops) * per_second / 1e9;
+  if (o.json) {
+    info.update({{"ms", ms},
+                 {"median_ms", median},
+                 {"min_ms", sorted.front()},
+                 {"mean_ms", mean},
+                 {"sd_ms", sd},
+                 {"images_per_s", per_second},
+                 {"gflops_per_s", gflops},
+                 {"peak_rss_mb", peak_rss_mb()}});
+    print_json(info);
+    return;
+  }
+  Table table("lr");
+  table.add({"median", fixed(median, 2) + " ms"});
+  table.add({"min", fixed(sorted.front(), 2) + " ms"});
+  table.add({"mean", fixed(mean, 2) + " ms"});
+  table.add({"sd", fixed(sd, 2) + " ms"});
+  table.add({"images/s", fixed(per_second, 1)});
+  table.add({"GFLOP/s", fixed(gflops, 1)});
+  table.add({"peak memory", fixed(peak_rss_mb(), 1) + " MB"});
+  table.print();
+}
+
+int run(const BenchOptions& o) {
+  TESSERA_CHECK_AS(Exit::usage, o.mode == "train" || o.mode == "infer", "--mode ", o.mode,
+                   ": not train or infer");
+  use_threads(o.threads);
+  const RunConfig config = bench_config(o);
+  const int64_t burst = o.burst > 0 ? o.burst : o.mode == "infer" && o.batch == 1 ? 10 : 1;
+  Bench bench(config, o.mode == "train", o.batch);
+  for (int64_t i = 0; i < o.warmup; ++i) bench.timed(burst);
+  const nlohmann::ordered_json info{{"tessera", TESSERA_VERSION},
+                                    {"onednn", bool(TESSERA_ONEDNN)},
+                                    {"model", config.model.name},
+                                    {"mode", o.mode},
+                                    {"batch", o.batch},
+                                    {"threads", thread_count()},
+                                    {"micro_batch", bench.micro_batch()},
+                                    {"moe", config.model.moe.blocks},
+                                    {"experts", config.model.is_moe() ? config.model.moe.experts : 0},
+                                    {"burst", burst}};
+  if (o.serve) return serve(bench, burst, info);
+  report(bench, o, burst, info, cost(config.model));
+  return 0;
+}
+
+}  // namespace
+
+Command bench_command() {
+  return {"bench", "the time and memory of a training or inference step on this machine",
+          R"(A training step is forward, loss, backward, optimizer and, with --moe, averaging of the
+experts, on one batch of random numbers. With --serve it answers each line of standard
+input: `step` with a step's milliseconds, `rss` with the peak memory in MB, `info` with
+its settings as JSON.
+
+  tessera bench --model vit_tiny_patch16_224 --batch 32
+  tessera bench --mode infer --batch 1
+  tessera bench --moe every-2)",
+          [](Arguments& args) -> Action {
+            const auto o = std::make_shared<BenchOptions>();
+            args.option("--model", "NAME", o->model, "Model; `tessera list models` shows all");
+            args.option("--set", "KEY=VALUE", o->set, "Any setting, such as model.depth=4");
+            args.option("--mode", "MODE", o->mode, "train or infer");
+            args.option("--batch", o->batch, 1, "Images a step");
+            args.option("--threads", o->threads, 0, "Threads; 0: all");
+            args.option("--steps", o->steps, 1, "Timed steps");
+            args.option("--warmup", o->warmup, 0, "Steps before them");
+            args.option("--burst", o->burst, 0, "Runs per timed step; 0: 10 to infer one image, else 1");
+            args.option("--moe", "BLOCKS", o->moe, "Blocks with experts: none, every-2, last-2 or 1,3,5");
+            args.option("--experts", o->experts, 1, "Experts in each of these blocks");
+            args.flag("--json", o->json, "The result as JSON");
+            args.flag("--serve", o->serve, "Answer commands on standard input");
+            return [o] { return run(*o); };
+          }};
+}
+
+}  // namespace tessera::cli

@@ -1,0 +1,110 @@
+// tessera list: the names that other verbs take.
+#include <iostream>
+#include <map>
+
+#include "cli/commands.h"
+#include "cli/output.h"
+#include "engine/base/nearest_name.h"
+#include "engine/ops/cases.h"
+#include "models/flops.h"
+#include "models/registry.h"
+#include "train/config.h"
+
+namespace tessera::cli {
+namespace {
+
+struct ListOptions {
+  std::string what;
+  bool json = false;
+};
+
+// The columns' heads, then the rows, in text and in JSON.
+struct Listing {
+  std::string alignment;
+  std::vector<std::string> head;
+  std::vector<std::vector<std::string>> rows;
+  nlohmann::ordered_json json = nlohmann::ordered_json::array();
+};
+
+Listing models() {
+  Listing list{"lrrrl", {"model", "parameters", "one image", "input", "summary"}, {}};
+  for (const RegisteredModel& model : registered_models()) {
+    const ModelCost own = cost(model.config);
+    const ModelConfig& c = model.config;
+    list.rows.push_back({model.name, grouped(own.parameters), operations(own.forward_flops),
+                         text(c.channels, " x ", c.image_size, " x ", c.image_size), model.summary});
+    list.json.push_back({{"name", model.name},
+                         {"summary", model.summary},
+                         {"parameters", own.parameters},
+                         {"forward_flops", own.forward_flops},
+                         {"config", config_to_json(c)}});
+  }
+  return list;
+}
+
+Listing preset_names() {
+  Listing list{"ll", {"preset", "summary"}, {}};
+  for (const Preset& preset : presets()) {
+    list.rows.push_back({preset.name, preset.summary});
+    list.json.push_back({{"name", preset.name}, {"summary", preset.summary}});
+  }
+  return list;
+}
+
+Listing keys() {
+  Listing list{"ll", {"key", "default"}, {}};
+  const auto settings = config_to_json(RunConfig{});
+  for (const auto& [key, value] : settings.items()) {
+    list.rows.push_back({key, value.dump()});
+    list.json.push_back({{"key", key}, {"default", value}});
+  }
+  return list;
+}
+
+Listing ops() {
+  std::map<std::string, int64_t> shapes;
+  for (const OpCase& op : op_cases()) shapes[op.op.substr(0, op.op.find('('))] += int64_t(op.shapes.size());
+  Listing list{"lr", {"op", "shapes tested"}, {}};
+  for (const auto& [name, count] : shapes) {
+    list.rows.push_back({name, grouped(count)});
+    list.json.push_back({{"op", name}, {"shapes", count}});
+  }
+  return list;
+}
+
+int run(const ListOptions& o) {
+  const std::vector<std::pair<std::string, Listing (*)()>> listings{
+      {"models", models}, {"presets", preset_names}, {"keys", keys}, {"ops", ops}};
+  std::vector<std::string> names;
+  for (const auto& [name, make] : listings) {
+    names.push_back(name);
+    if (name != o.what) continue;
+    const Listing list = make();
+    if (o.json) {
+      print_json(list.json);
+      return 0;
+    }
+    Table table(list.alignment);
+    table.add(list.head);
+    for (const auto& row : list.rows) table.add(row);
+    table.print();
+    return 0;
+  }
+  fail(Exit::usage, "list '", o.what, "' is not known; did you mean '", nearest_name(o.what, names),
+       "'? There are models, presets, keys and ops");
+}
+
+}  // namespace
+
+Command list_command() {
+  return {"list", "models, presets, configuration keys, or the engine's ops",
+          "  tessera list models\n  tessera list presets\n  tessera list keys\n  tessera list ops",
+          [](Arguments& args) -> Action {
+            const auto o = std::make_shared<ListOptions>();
+            args.required("WHAT", o->what, "models, presets, keys or ops");
+            args.flag("--json", o->json, "The same as JSON");
+            return [o] { return run(*o); };
+          }};
+}
+
+}  // namespace tessera::cli

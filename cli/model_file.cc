@@ -1,0 +1,107 @@
+#include "cli/model_file.h"
+
+#include <cmath>
+#include <filesystem>
+#include <iostream>
+
+#include "engine/base/parallel.h"
+#include "engine/io/printable.h"
+#include "train/trainer.h"
+
+namespace tessera::cli {
+namespace {
+
+// A list in the metadata of `count` entries, each of which `fits`; nothing where the key is not there.
+template <class T, class Fits>
+std::vector<T> metadata_list(const ModelFile& file, const char* key, int64_t count, Fits fits) {
+  const auto found = file.metadata.find(key);
+  if (found == file.metadata.end()) return {};
+  const auto list = nlohmann::json::parse(found->second, nullptr, false);
+  bool good = list.is_array() && int64_t(list.size()) == count;
+  for (size_t i = 0; good && i < list.size(); ++i) good = fits(list[i]);
+  TESSERA_CHECK_AS(Exit::file, good, file.path, ": metadata ", key, " = ", printable(found->second),
+                   ": not a list of ", count, " valid entries");
+  return list.get<std::vector<T>>();
+}
+
+}  // namespace
+
+std::string ModelFile::class_name(int64_t k) const {
+  return classes.empty() ? text("class ", k) : classes[size_t(k)];
+}
+
+std::string weights_path(const std::string& file_or_folder) {
+  std::error_code ignored;
+  return std::filesystem::is_directory(file_or_folder, ignored) ? RunFiles{file_or_folder}.last()
+                                                                : file_or_folder;
+}
+
+ModelFile load_model_file(const std::string& file_or_folder) {
+  ModelFile result;
+  result.path = weights_path(file_or_folder);
+  const SafetensorsFile file(result.path);
+  result.metadata = file.metadata();
+  result.model = load_model(file);
+  const ModelConfig& c = result.config();
+  result.classes = metadata_list<std::string>(result, kClassesKey, c.classes,
+                                              [](const auto& name) { return name.is_string(); });
+  const auto finite = [](const auto& value) {
+    return value.is_number() && std::isfinite(value.template get<float>());
+  };
+  const auto positive = [&](const auto& value) { return finite(value) && value.template get<float>() > 0; };
+  Normalization norm{metadata_list<float>(result, kMeanKey, c.channels, finite),
+                     metadata_list<float>(result, kStdKey, c.channels, positive)};
+  if (!norm.mean.empty() && !norm.std.empty()) result.normalization = norm;
+  return result;
+}
+
+std::string data_folder(const ModelFile& file, const std::string& given) {
+  if (!given.empty()) return given;
+  const auto found = file.metadata.find(kDataKey);
+  std::error_code ignored;
+  return found != file.metadata.end() && std::filesystem::is_directory(found->second, ignored)
+             ? found->second
+             : std::string();
+}
+
+Split split_by_name(const std::string& word) {
+  TESSERA_CHECK_AS(Exit::usage, word == "test" || word == "train", "--split ", word, ": not test or train");
+  return word == "test" ? Split::test : Split::train;
+}
+
+Dataset load_data_for(const ModelFile& file, const std::string& folder, Split split,
+                      const std::string& name) {
+  TESSERA_CHECK_AS(Exit::usage, !folder.empty(), "no data set: give its folder by --data DIR");
+  Dataset data = load_dataset(folder, split, name);
+  const ModelConfig& c = file.config();
+  TESSERA_CHECK_AS(
+      Exit::data, data.channels == c.channels && data.height == c.image_size && data.width == c.image_size,
+      folder, ": images (", data.channels, ",", data.height, ",", data.width, "), but the model of ",
+      file.path, " takes (", c.channels, ",", c.image_size, ",", c.image_size, ")");
+  TESSERA_CHECK_AS(Exit::data, data.classes() == c.classes, folder, ": ", data.classes(),
+                   " classes, but the model of ", file.path, " has ", c.classes);
+  if (!file.classes.empty() && file.classes != data.class_names)
+    warn(text("the classes of ", file.path, " (", printable(file.classes[0]), ", ...) are not those of ",
+              data.name, " (", printable(data.class_names[0]),
+              ", ...): labels may not mean the same; --name tells which set the files are"));
+  return data;
+}
+
+Normalization normalization_for(const ModelFile& file, const Dataset& data) {
+  return file.normalization ? *file.normalization : normalization(data.name);
+}
+
+std::vector<StackedParameter> stacked_parameters(const Vit& model) {
+  std::vector<StackedParameter> stacked;
+  for (const auto& p : model.parameters().parameters())
+    if (p.experts > 1) stacked.push_back({p.offset, p.experts, p.value.count() / p.experts});
+  return stacked;
+}
+
+void warn(const std::string& message) { std::cerr << "tessera: warning: " << message << std::endl; }
+
+void use_threads(int64_t threads) {
+  if (threads > 0) set_thread_count(int(threads));
+}
+
+}  // namespace tessera::cli

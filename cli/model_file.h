@@ -1,0 +1,54 @@
+// What the verbs share that take a weights file.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data/dataset.h"
+#include "models/vit.h"
+#include "models/weights.h"
+#include "optim/experts_averaging.h"
+
+namespace tessera::cli {
+
+// A file's model with what its metadata say about its use.
+struct ModelFile {
+  std::string path;
+  Metadata metadata;
+  std::unique_ptr<Vit> model;
+  std::vector<std::string> classes;            // empty where the file has no names
+  std::optional<Normalization> normalization;  // nothing where the file does not say
+
+  const ModelConfig& config() const { return model->config(); }
+  std::string class_name(int64_t k) const;
+};
+
+// The checkpoint of a run's folder, or the path itself.
+std::string weights_path(const std::string& file_or_folder);
+
+ModelFile load_model_file(const std::string& file_or_folder);
+
+// `given`, or else the folder that the model was trained on as its file remembers it; empty where it is gone.
+std::string data_folder(const ModelFile& file, const std::string& given);
+
+// "test" or "train".
+Split split_by_name(const std::string& word);
+
+// One split of the folder, which must have the images and classes that the model takes. Class names that
+// differ from the file's are warned of.
+Dataset load_data_for(const ModelFile& file, const std::string& folder, Split split, const std::string& name);
+
+// The file's own normalization, or else that of the data set.
+Normalization normalization_for(const ModelFile& file, const Dataset& data);
+
+// Where the experts lie in a model's flat buffer; empty for a dense one.
+std::vector<StackedParameter> stacked_parameters(const Vit& model);
+
+void warn(const std::string& message);
+
+// One thread count for everything; 0 keeps all.
+void use_threads(int64_t threads);
+
+}  // namespace tessera::cli

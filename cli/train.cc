@@ -1,0 +1,157 @@
+// tessera train: a run from the start, or on from its last checkpoint.
+#include <csignal>
+#include <iostream>
+#include <utility>
+
+#include "cli/commands.h"
+#include "cli/output.h"
+#include "engine/io/atomic_file.h"
+#include "train/trainer.h"
+
+namespace tessera::cli {
+namespace {
+
+constexpr uint64_t kConfigBytesMax = 1 << 20;
+
+struct TrainOptions {
+  std::string preset, file, out, resume;
+  std::vector<std::string> set;
+  std::vector<std::pair<std::string, std::string>> shortcuts;
+  bool quiet = false, print_config = false, json = false;
+};
+
+// Flags that stand for a key of the configuration.
+struct Shortcut {
+  const char *flag, *kind, *key, *help;
+};
+constexpr Shortcut kShortcuts[] = {
+    {"--data", "DIR", "data.folder", "Folder of the data set: IDX (MNIST family), CIFAR-10 or CIFAR-100"},
+    {"--model", "NAME", "model.name", "Model; `tessera list models` shows all"},
+    {"--moe", "BLOCKS", "model.moe.blocks", "Blocks with experts: none, every-2, last-2 or 1,3,5"},
+    {"--experts", "N", "model.moe.experts", "Experts in each of these blocks"},
+    {"--share-rate", "X", "ewa.share_rate", "How much of its weights an expert takes from the others a step"},
+    {"--epochs", "X", "train.epochs", "Passes over the training images"},
+    {"--batch", "N", "train.batch", "Images a step"},
+    {"--lr", "X", "optim.lr", "Highest learning rate"},
+    {"--seed", "N", "train.seed", "Seed of all random numbers"},
+    {"--threads", "N", "train.threads", "Threads; 0: all"},
+    {"--max-steps", "N", "train.max_steps", "Stop after this many steps; the schedule stays as it is"},
+};
+
+// Defaults < preset < file < flags.
+RunConfig effective_config(const TrainOptions& o) {
+  RunConfig config;
+  if (!o.preset.empty()) apply_toml(config, preset_by_name(o.preset).toml, "preset " + o.preset);
+  if (!o.file.empty()) apply_toml(config, read_text(o.file, kConfigBytesMax, Exit::usage), o.file);
+  auto settings = key_values(o.set);
+  settings.insert(settings.end(), o.shortcuts.begin(), o.shortcuts.end());
+  apply_settings(config, settings);
+  validate(config);
+  return config;
+}
+
+// What a run that goes on may be told anew: where to stop. All else is its checkpoint's.
+int64_t steps_to_resume_to(const TrainOptions& o) {
+  RunConfig config;
+  bool more = !o.preset.empty() || !o.file.empty() || !o.set.empty();
+  for (const auto& [key, value] : o.shortcuts) {
+    more = more || key != "train.max_steps";
+    if (key == "train.max_steps") apply_settings(config, {{key, value}});
+  }
+  TESSERA_CHECK_AS(Exit::usage, !more, "--resume goes on with the settings of ", o.resume,
+                   "; only --max-steps can be given anew. For other settings start a run by --out");
+  TESSERA_CHECK_AS(Exit::usage, config.train.max_steps >= 0, "--max-steps ", config.train.max_steps,
+                   ": must not be negative");
+  return config.train.max_steps;
+}
+
+void print_result(const RunResult& r, const RunFiles& files, int64_t classes, bool json) {
+  if (json) {
+    print_json(
+        {{"folder", files.folder},
+         {"steps", r.steps},
+         {"seconds", r.seconds},
+         {"images_per_s", r.images_per_second},
+         {"interrupted", r.interrupted},
+         {"test", r.test.samples == 0 ? nlohmann::ordered_json()
+                                      : nlohmann::ordered_json{{"samples", r.test.samples},
+                                                               {"loss", r.test.loss},
+                                                               {"top1", r.test.top1},
+                                                               {"top5", r.test.top5},
+                                                               {"best_top1", r.best_top1},
+                                                               {"images_per_s", r.test.images_per_second}}}});
+    return;
+  }
+  Table table("lr");
+  table.add({"steps", grouped(r.steps)});
+  if (r.seconds > 0) {
+    table.add({"time in steps", duration(r.seconds)});
+    table.add({"images/s", fixed(r.images_per_second, 1)});
+  }
+  if (r.test.samples > 0) {
+    table.add({"test top-1", percent(r.test.top1)});
+    if (classes > 5) table.add({"test top-5", percent(r.test.top5)});
+    table.add({"test loss", fixed(r.test.loss, 4)});
+    table.add({"best top-1", percent(r.best_top1)});
+  }
+  table.print();
+  if (r.interrupted == 0) std::cout << "weights  " << files.model() << '\n';
+}
+
+int run(const TrainOptions& o) {
+  const bool resumes = !o.resume.empty();
+  TESSERA_CHECK_AS(Exit::usage, !resumes || o.out.empty(),
+                   "--out starts a run and --resume goes on with one: give one of them");
+  const int64_t max_steps = resumes ? steps_to_resume_to(o) : 0;
+  const RunConfig config = resumes ? run_config_of(o.resume) : effective_config(o);
+  if (o.print_config) {
+    std::cout << to_toml(config);
+    return 0;
+  }
+  TESSERA_CHECK_AS(Exit::usage, resumes || !o.out.empty(), "no folder for the run: give --out DIR");
+  TESSERA_CHECK_AS(Exit::usage, !config.data.folder.empty(),
+                   "no data set: give --data DIR, or data.folder in the configuration");
+  const Progress progress = o.quiet ? Progress::quiet : Progress::automatic;
+  const RunFiles files{resumes ? o.resume : o.out};
+  const RunResult result =
+      resumes ? resume(files.folder, progress, max_steps) : train(config, files.folder, progress);
+  print_result(result, files, config.model.classes, o.json);
+  if (result.interrupted == 0) return 0;
+  std::cerr << "tessera: interrupted by " << (result.interrupted == SIGINT ? "SIGINT" : "SIGTERM")
+            << " and saved after step " << result.steps << "; go on with: tessera train --resume "
+            << files.folder << std::endl;
+  return 128 + result.interrupted;
+}
+
+}  // namespace
+
+Command train_command() {
+  return {"train", "train a model from a preset, a TOML file and flags, or resume a run",
+          R"(Settings: defaults < preset < file < flags. `tessera list keys` shows all keys.
+A run's folder holds config.toml, log.jsonl and the weights: model.safetensors at
+the end, best.safetensors of the best epoch, last.safetensors to resume from.
+Ctrl-C finishes the step, saves and exits with 130.
+
+  tessera train --preset fashion-mnist-ewa --out runs/ewa
+  tessera train --preset cifar100 --data ~/cifar --set optim.lr=5e-4 --out runs/c100
+  tessera train --resume runs/ewa)",
+          [](Arguments& args) -> Action {
+            const auto o = std::make_shared<TrainOptions>();
+            args.option("--preset", "NAME", o->preset, "Settings to start from; see `tessera list presets`");
+            args.option("-c,--config", "FILE", o->file, "TOML file of settings");
+            args.option("--set", "KEY=VALUE", o->set, "Any setting, such as optim.lr=3e-4");
+            for (const Shortcut& s : kShortcuts)
+              args.option(
+                  s.flag, s.kind,
+                  [o, key = s.key](const std::string& value) { o->shortcuts.emplace_back(key, value); },
+                  s.help);
+            args.option("-o,--out", "DIR", o->out, "New folder for the run");
+            args.option("--resume", "DIR", o->resume, "Go on with the run in this folder, to the bit");
+            args.flag("-q,--quiet", o->quiet, "No progress on standard error");
+            args.flag("--print-config", o->print_config, "Print the settings as a TOML file, and do nothing");
+            args.flag("--json", o->json, "The result as JSON");
+            return [o] { return run(*o); };
+          }};
+}
+
+}  // namespace tessera::cli

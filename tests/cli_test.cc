@@ -1,0 +1,367 @@
+// The program as its users meet it: what it prints, where, and its exit codes.
+#include <doctest/doctest.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <thread>
+
+#include "models/weights.h"
+#include "tests/data_files.h"
+
+extern char** environ;
+
+namespace tessera::testing {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using Words = std::vector<std::string>;
+
+std::string content(const fs::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+struct Result {
+  int code;
+  std::string out, err;
+};
+
+// A process of the program whose streams go to files.
+class Program {
+ public:
+  Program(const fs::path& folder, const Words& words) : out_(folder / "stdout"), err_(folder / "stderr") {
+    Words all{TESSERA_PROGRAM};
+    all.insert(all.end(), words.begin(), words.end());
+    std::vector<char*> arguments;
+    for (std::string& word : all) arguments.push_back(word.data());
+    arguments.push_back(nullptr);
+    posix_spawn_file_actions_t streams;
+    posix_spawn_file_actions_init(&streams);
+    posix_spawn_file_actions_addopen(&streams, 0, "/dev/null", O_RDONLY, 0);
+    const int flags = O_WRONLY | O_CREAT | O_TRUNC;
+    posix_spawn_file_actions_addopen(&streams, 1, out_.c_str(), flags, 0600);
+    posix_spawn_file_actions_addopen(&streams, 2, err_.c_str(), flags, 0600);
+    REQUIRE(posix_spawn(&process_, TESSERA_PROGRAM, &streams, nullptr, arguments.data(), environ) == 0);
+    posix_spawn_file_actions_destroy(&streams);
+  }
+
+  void send(int signal) const { kill(process_, signal); }
+
+  Result wait() {
+    int status = 0;
+    REQUIRE(waitpid(process_, &status, 0) == process_);
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status), content(out_), content(err_)};
+  }
+
+ private:
+  fs::path out_, err_;
+  pid_t process_ = 0;
+};
+
+bool built() {
+  const bool there = std::string(TESSERA_PROGRAM) != "";
+  if (!there) MESSAGE("skipped: the program is not part of this build");
+  return there;
+}
+
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+Words joined_words(Words a, const Words& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+// A tiny set of grey images, a tiny model, and the program to run on them.
+class Place {
+ public:
+  Place() {
+    for (const auto& [prefix, count] : {std::pair{"train", 96u}, std::pair{"t10k", 40u}}) {
+      folder_.write(std::string("data/") + prefix + "-images-idx3-ubyte", idx_file({count, 28, 28}));
+      folder_.write(std::string("data/") + prefix + "-labels-idx1-ubyte", idx_file({count}, 10));
+    }
+  }
+
+  fs::path operator/(const std::string& name) const { return folder_.path() / name; }
+  std::string path(const std::string& name) const { return (*this / name).string(); }
+  Result run(const Words& words) const { return Program(folder_.path(), words).wait(); }
+  Program start(const Words& words) const { return Program(folder_.path(), words); }
+
+  Words train(const std::string& out, const Words& more = {}) const {
+    return joined_words({"train",
+                         "--out",
+                         path(out),
+                         "--data",
+                         path("data"),
+                         "--model",
+                         "vit_small_image_28",
+                         "--moe",
+                         "every-2",
+                         "--batch",
+                         "16",
+                         "--epochs",
+                         "2",
+                         "--threads",
+                         "1",
+                         "--quiet",
+                         "--set",
+                         "model.dim=16",
+                         "model.depth=2",
+                         "model.heads=2"},
+                        more);
+  }
+
+ private:
+  TempFolder folder_;
+};
+
+json parsed(const Result& result) {
+  CAPTURE(result.err);
+  CAPTURE(result.out);
+  REQUIRE(result.code == 0);
+  const json value = json::parse(result.out, nullptr, false);
+  REQUIRE(!value.is_discarded());
+  return value;
+}
+
+TEST_CASE("what cannot be meant ends with 2 and names what is near") {
+  if (!built()) return;
+  const Place place;
+  struct Wrong {
+    Words words;
+    const char* near;
+  };
+  for (const Wrong& wrong :
+       {Wrong{{}, "--help"}, Wrong{{"trian"}, "'train'"}, Wrong{{"eval", "w", "--dta", "x"}, "'--data'"},
+        Wrong{{"eval", "w", "--dta=x"}, "'--data'"}, Wrong{{"eval"}, "WEIGHTS"},
+        Wrong{{"list", "model"}, "'models'"}, Wrong{{"train", "--preset", "cifar10"}, "'cifar100'"},
+        Wrong{{"train", "--set", "optm.lr=1", "--print-config"}, "'optim.lr'"},
+        Wrong{{"train", "--set", "optim.lr", "--print-config"}, "key=value"},
+        Wrong{{"train", "--batch", "many", "--print-config"}, "train.batch"},
+        Wrong{{"train", "--model", "vit_tiny_patch16", "--print-config"}, "'vit_tiny_patch16_224'"},
+        Wrong{{"train", "--data", place.path("data")}, "--out"}, Wrong{{"train", "--out", "x"}, "--data"},
+        Wrong{{"train", "--out", "x", "--resume", "y"}, "--resume"},
+        Wrong{{"train", "--resume", "y", "--lr", "1"}, "--max-steps"},
+        Wrong{{"bench", "--batch", "-3"}, "--batch"}, Wrong{{"bench", "--mode", "fast"}, "infer"},
+        Wrong{{"predict", "w"}, "--index"}, Wrong{{"eval", "w", "x"}, "x"}}) {
+    const Result result = place.run(wrong.words);
+    CAPTURE(wrong.near);
+    CAPTURE(result.err);
+    CHECK(result.code == 2);
+    CHECK(result.out == "");
+    CHECK(result.err.starts_with("tessera: error: "));
+    CHECK(contains(result.err, wrong.near));
+  }
+}
+
+TEST_CASE("help and lists") {
+  if (!built()) return;
+  const Place place;
+  const Result help = place.run({"--help"});
+  CHECK(help.code == 0);
+  CHECK(help.err == "");
+  for (const char* verb : {"train", "eval", "predict", "fuse", "info", "list", "bench"}) {
+    CHECK(contains(help.out, std::string("\n  ") + verb));
+    const Result own = place.run({verb, "--help"});
+    CHECK(own.code == 0);
+    CHECK(contains(own.out, std::string("tessera ") + verb));
+    CHECK(place.run({"help", verb}).out == own.out);
+  }
+  CHECK(place.run({"--version"}).out == "tessera " TESSERA_VERSION "\n");
+  for (const auto& [what, key] :
+       {std::pair{"models", "name"}, {"presets", "name"}, {"keys", "key"}, {"ops", "op"}}) {
+    const json list = parsed(place.run({"list", what, "--json"}));
+    const Result table = place.run({"list", what});
+    CHECK(list.size() >= 3);
+    for (const json& entry : list) CHECK(contains(table.out, entry[key].get<std::string>()));
+  }
+}
+
+TEST_CASE("a printed configuration gives itself") {
+  if (!built()) return;
+  const Place place;
+  const Result first = place.run({"train", "--preset", "cifar100-ewa", "--lr", "3e-4", "--seed", "9", "--set",
+                                  "model.depth=4", "data.folder=a \"b\"", "--print-config"});
+  CHECK(first.code == 0);
+  CHECK(contains(first.out, "lr = 0.0003\n"));
+  CHECK(contains(first.out, "depth = 4\n"));
+  CHECK(contains(first.out, "every-2"));
+  std::ofstream(place / "run.toml") << first.out;
+  CHECK(place.run({"train", "--config", place.path("run.toml"), "--print-config"}).out == first.out);
+  // Flags win over the file, the file over a preset.
+  const Result later = place.run({"train", "--preset", "fashion-mnist", "--config", place.path("run.toml"),
+                                  "--lr", "0.5", "--print-config"});
+  CHECK(contains(later.out, "lr = 0.5\n"));
+  CHECK(contains(later.out, "depth = 4\n"));
+}
+
+TEST_CASE("train, evaluate, fuse, predict and look at it") {
+  if (!built()) return;
+  const Place place;
+  const json trained = parsed(place.run(place.train("run", {"--json"})));
+  CHECK(trained["steps"] == 12);
+  CHECK(trained["interrupted"] == 0);
+  CHECK(trained["test"]["samples"] == 40);
+
+  const std::string weights = place.path("run/model.safetensors");
+  const json mixture = parsed(place.run({"eval", weights, "--json", "--per-class"}));
+  CHECK(mixture["samples"] == 40);
+  CHECK(mixture["classes"].size() == 10);
+  CHECK(mixture["loss"].get<double>() ==
+        doctest::Approx(trained["test"]["loss"].get<double>()).epsilon(1e-5));
+  CHECK(parsed(place.run({"eval", weights, "--json", "--limit", "7"}))["samples"] == 7);
+  CHECK(parsed(place.run({"eval", weights, "--json", "--split", "train"}))["samples"] == 96);
+  const json checkpoint = parsed(place.run({"eval", place.path("run"), "--json"}));
+  CHECK(checkpoint["loss"] == mixture["loss"]);
+
+  const std::string vit = place.path("vit.safetensors");
+  const json fused = parsed(place.run({"fuse", weights, "-o", vit, "--json"}));
+  CHECK(fused["real_images"] == true);
+  CHECK(fused["images"] == 40);
+  CHECK(fused["difference"].get<double>() <= 1e-5);
+  CHECK(fused["difference_to_mixture"].get<double>() > 1e-4);  // the experts do differ
+  CHECK(fused["parameters"]["after"] < fused["parameters"]["before"]);
+  CHECK(parsed(place.run({"eval", vit, "--json"}))["samples"] == 40);
+
+  const json info = parsed(place.run({"info", vit, "--json"}));
+  CHECK(info["elements"] == fused["parameters"]["after"]);
+  CHECK(info["model"]["parameters"] == info["elements"]);
+  CHECK(info["model"]["config"]["moe.blocks"] == "none");
+  CHECK(info["metadata"].contains("tessera.classes"));
+  for (const json& tensor : info["tensors"]) CHECK(!contains(tensor["name"], ".moe."));
+  const Result shown = place.run({"info", weights});
+  CHECK(shown.code == 0);
+  CHECK(contains(shown.out, "blocks.1.moe.fc1.weight"));
+
+  const json guesses = parsed(place.run(
+      {"predict", vit, "--data", place.path("data"), "--index", "3", "11", "--top", "2", "--json"}));
+  REQUIRE(guesses.size() == 2);
+  CHECK(guesses[1]["index"] == 11);
+  CHECK(guesses[1]["label"] == "1");
+  REQUIRE(guesses[0]["top"].size() == 2);
+  CHECK(guesses[0]["top"][0]["probability"] >= guesses[0]["top"][1]["probability"]);
+
+  // The same image as a file gives the same answer.
+  const ByteVector images = idx_file({40, 28, 28});
+  ByteVector pgm = {'P', '5', ' ', '2', '8', ' ', '2', '8', ' ', '2', '5', '5', '\n'};
+  const auto third = images.begin() + 16 + 3 * 28 * 28;
+  pgm.insert(pgm.end(), third, third + 28 * 28);
+  std::ofstream(place / "third.pgm", std::ios::binary)
+      .write(reinterpret_cast<const char*>(pgm.data()), std::streamsize(pgm.size()));
+  const json file = parsed(place.run({"predict", vit, place.path("third.pgm"), "-k", "2", "--json"}));
+  CHECK(file[0]["top"] == guesses[0]["top"]);
+  CHECK(place.run({"predict", vit, place.path("third.pgm"), "--top", "99"}).code == 0);
+
+  const Result again = place.run(place.train("run"));
+  CHECK(again.code == 2);
+  CHECK(contains(again.err, "--resume"));
+}
+
+TEST_CASE("bad files and folders") {
+  if (!built()) return;
+  const Place place;
+  std::ofstream(place / "bad.safetensors") << "\xff\xff\xff\xff\xff\xff\xff\x7f{}";
+  for (const char* verb : {"eval", "info"}) {
+    CHECK(place.run({verb, place.path("bad.safetensors")}).code == 4);
+    CHECK(place.run({verb, place.path("none.safetensors")}).code == 4);
+  }
+  CHECK(place.run({"train", "--resume", place.path("data")}).code == 4);
+  CHECK(place.run(place.train("run", {"--data", place.path("nowhere")})).code == 2);  // an option given twice
+  Words elsewhere = place.train("run");
+  for (std::string& word : elsewhere)
+    if (word == place.path("data")) word = place.path("nowhere");
+  const Result result = place.run(elsewhere);
+  CHECK(result.code == 3);
+  CHECK(contains(result.err, "nowhere"));
+
+  ModelConfig config;
+  config.image_size = 28;
+  config.channels = 1;
+  config.classes = 10;
+  config.depth = 2;
+  config.dim = 16;
+  config.heads = 2;
+  config.moe.blocks = "1";
+  Vit model(config, 1);
+  const std::string weights = place.path("w.safetensors"), vit = place.path("vit.safetensors");
+  save_model(weights, model, {});
+  CHECK(place.run({"eval", weights}).code == 2);  // no data set is known
+  CHECK(place.run({"eval", weights, "--data", place.path("")}).code == 3);
+  CHECK(place.run({"predict", weights, place.path("none.png")}).code == 3);
+  CHECK(place.run({"predict", weights, "--data", place.path("data"), "--index", "40"}).code == 2);
+  CHECK(parsed(place.run({"fuse", weights, "-o", vit, "--json"}))["real_images"] == false);
+  CHECK(fs::remove(vit));
+
+  save_model(place.path("names.safetensors"), model, {{kClassesKey, R"(["only one"])"}});
+  CHECK(place.run({"eval", place.path("names.safetensors"), "--data", place.path("data")}).code == 4);
+
+  // A check that fails leaves nothing.
+  for (const auto& p : model.parameters().parameters()) {
+    Tensor value = p.value;
+    if (p.experts > 1) value.mutable_data<float>()[0] = std::numeric_limits<float>::quiet_NaN();
+  }
+  save_model(weights, model, {});
+  const Result failed = place.run({"fuse", weights, "-o", vit});
+  CHECK(failed.code == 7);
+  CHECK(!fs::exists(vit));
+}
+
+// The runs have no end of their own in the test's time: the signal comes when the log has begun.
+TEST_CASE("an interrupted run says how to go on, and goes on") {
+  if (!built()) return;
+  const Place place;
+  const auto whole = parsed(place.run(place.train("whole", {"--max-steps", "9", "--json"})));
+  CHECK(whole["steps"] == 9);
+  for (const int signal : {SIGINT, SIGTERM}) {
+    const std::string name = signal == SIGINT ? "int" : "term";
+    Program program = place.start(place.train(name, {"--set", "train.epochs=100000"}));
+    while (content(place / (name + "/log.jsonl")).empty())
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    program.send(signal);
+    const Result result = program.wait();
+    CHECK(result.code == 128 + signal);
+    CHECK(contains(result.err, "tessera train --resume " + place.path(name)));
+  }
+  // It goes on from where it was, which is behind nothing that it has logged.
+  const json checkpoint = parsed(place.run({"info", place.path("int"), "--json"}));
+  const int64_t step = json::parse(checkpoint["metadata"]["tessera.state"].get<std::string>())["step"];
+  const json more = parsed(place.run(
+      {"train", "--resume", place.path("int"), "--max-steps", std::to_string(step + 2), "-q", "--json"}));
+  CHECK(more["steps"] == step + 2);
+
+  const json on = parsed(place.run({"train", "--resume", place.path("whole"), "-q", "--json"}));
+  CHECK(on["steps"] == 12);
+  const json straight = parsed(place.run(place.train("straight", {"--json"})));
+  CHECK(on["test"]["loss"] == straight["test"]["loss"]);
+  CHECK(content(place / "whole/model.safetensors") == content(place / "straight/model.safetensors"));
+}
+
+TEST_CASE("bench measures what it is told to") {
+  if (!built()) return;
+  const Place place;
+  const Words tiny{"--set", "model.dim=16", "model.depth=2", "model.heads=2"};
+  for (const Words& words : {Words{"--mode", "train", "--moe", "every-2"}, Words{"--mode", "infer"}}) {
+    const json result = parsed(place.run(joined_words(
+        joined_words({"bench", "--batch", "8", "--steps", "3", "--warmup", "1", "--threads", "1", "--json"},
+                     words),
+        tiny)));
+    CHECK(result["ms"].size() == 3);
+    CHECK(result["median_ms"].get<double>() > 0);
+    CHECK(result["min_ms"] <= result["median_ms"]);
+    CHECK(result["peak_rss_mb"].get<double>() > 1);
+  }
+}
+
+}  // namespace
+}  // namespace tessera::testing

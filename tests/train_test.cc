@@ -1,0 +1,197 @@
+// Whole runs of the program on a tiny set: resuming to the bit, kills at any moment, signals, divergence; and
+// the step itself, however the batch is cut.
+#include <doctest/doctest.h>
+
+#include <chrono>
+#include <cmath>
+#include <thread>
+
+#include "models/registry.h"
+#include "tests/data_files.h"
+#include "tests/process.h"
+#include "train/config.h"
+#include "train/replicas.h"
+
+namespace tessera {
+namespace {
+
+// 200 training and 40 test images of 8 x 8 pixels whose brightness tells the class.
+struct TinySet {
+  testing::TempFolder folder;
+
+  TinySet() {
+    for (const auto& [prefix, count] : {std::pair{"train", 200u}, std::pair{"t10k", 40u}}) {
+      testing::ByteVector images = testing::idx_header({count, 8, 8}), labels = testing::idx_header({count});
+      const Draw draw{.seed = 4};
+      for (uint32_t i = 0; i < count; ++i) {
+        labels.push_back(uint8_t(i % 10));
+        for (uint32_t p = 0; p < 64; ++p)
+          images.push_back(uint8_t(20 * (i % 10) + draw.below(40, i * 64 + p)));
+      }
+      folder.write(std::string(prefix) + "-images-idx3-ubyte", images);
+      folder.write(std::string(prefix) + "-labels-idx1-ubyte", labels);
+    }
+  }
+};
+
+std::vector<std::string> train_command(const TinySet& set, const std::string& out,
+                                       const std::vector<std::string>& more = {}) {
+  std::vector<std::string> words{
+      "train", "--model", "vit_small_image_28", "--data", set.folder.path(), "--out", out, "--quiet"};
+  for (const char* setting :
+       {"model.image_size=8", "model.dim=16", "model.depth=2", "model.heads=2", "model.moe.blocks=every-2",
+        "model.moe.experts=3", "model.drop_path=0.2", "data.padding=1", "data.flip=true", "data.workers=2",
+        "train.batch=16", "train.epochs=3", "train.threads=2", "train.micro_batch=3",
+        "train.checkpoint_every=1"}) {
+    words.push_back("--set");
+    words.push_back(setting);
+  }
+  words.insert(words.end(), more.begin(), more.end());
+  return words;
+}
+
+bool no_program() {
+  if (!std::string(TESSERA_PROGRAM).empty()) return false;
+  MESSAGE("skipped: the program was not built");
+  return true;
+}
+
+TEST_CASE("a run stopped in the middle of an epoch goes on in another process to the bit") {
+  if (no_program()) return;
+  const TinySet set;
+  const ScratchFolder runs;
+  const Finished whole = run_program(train_command(set, runs / "whole"));
+  INFO(whole.err);
+  REQUIRE(whole.code == 0);
+  REQUIRE(run_program(train_command(set, runs / "parts", {"--max-steps", "17"})).code == 0);
+  CHECK(Process::read(runs / "parts/last.safetensors") != Process::read(runs / "whole/last.safetensors"));
+  const Finished resumed = run_program({"train", "--resume", runs / "parts", "--quiet"});
+  INFO(resumed.err);
+  REQUIRE(resumed.code == 0);
+  for (const char* file : {"last.safetensors", "best.safetensors", "model.safetensors"})
+    CHECK(Process::read(runs / "parts/" + file) == Process::read(runs / "whole/" + file));
+
+  SUBCASE("as does one that was killed at any moment") {
+    Process started(train_command(set, runs / "killed"));
+    std::this_thread::sleep_for(std::chrono::milliseconds(60));
+    for (int kill = 0; kill < 12; ++kill) {
+      started.kill(SIGKILL);
+      started.wait();
+      if (Process::read(runs / "killed/last.safetensors").empty()) {  // killed before its first checkpoint
+        std::filesystem::remove_all(runs / "killed");
+        started = Process(train_command(set, runs / "killed"));
+      } else {
+        started = Process({"train", "--resume", runs / "killed", "--quiet"});
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(40 + 13 * kill));
+    }
+    const Finished last = started.wait();
+    INFO(last.err);
+    REQUIRE(last.code == 0);
+    CHECK(Process::read(runs / "killed/model.safetensors") ==
+          Process::read(runs / "whole/model.safetensors"));
+  }
+  SUBCASE("as does one that was asked to stop") {
+    for (const int signal : {SIGTERM, SIGINT}) {
+      Process started(
+          train_command(set, runs / "asked", {"--set", "train.epochs=300", "--max-steps", "100000"}));
+      while (Process::read(runs / "asked/last.safetensors").empty())
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      started.kill(signal);
+      CHECK(started.wait().code == 128 + signal);
+      CHECK(run_program({"info", runs / "asked/last.safetensors"}).code == 0);
+      std::filesystem::remove_all(runs / "asked");
+    }
+  }
+}
+
+TEST_CASE("a loss that is not finite ends the run and names the module") {
+  if (no_program()) return;
+  const TinySet set;
+  const ScratchFolder runs;
+  const Finished run =
+      run_program(train_command(set, runs / "run", {"--lr", "1e30", "--set", "schedule.warmup_lr=1e30"}));
+  INFO(run.err);
+  CHECK(run.code == 5);
+  CHECK(run.err.find("the first module whose output is not finite is blocks.") != std::string::npos);
+  CHECK(run.err.find("last checkpoint") != std::string::npos);
+}
+
+double largest_difference(const Tensor& a, const Tensor& b) {
+  double most = 0;
+  for (int64_t i = 0; i < a.count(); ++i) most = std::max(most, std::abs(a.at(i) - b.at(i)));
+  return most;
+}
+
+TEST_CASE("cutting a batch over workers and micro-batches changes a step only by rounding") {
+  ModelConfig config = model_by_name("vit_small_image_28");
+  config.image_size = 8;
+  config.dim = 16;
+  config.depth = 2;
+  config.heads = 2;
+  config.dropout = 0.2;
+  config.drop_path = 0.2;
+  config.moe.blocks = "every-2";
+  std::vector<float> images(13 * 64);
+  std::vector<int32_t> labels(13);
+  for (size_t i = 0; i < images.size(); ++i) images[i] = float(Draw{.seed = 2}.normal(i));
+  for (size_t i = 0; i < labels.size(); ++i) labels[i] = int32_t(i % 10);
+  const BatchView batch{images, labels, 13};
+  const Pass pass{.training = true, .seed = 5, .step = 3};
+  Vit model(config, 1);
+  Replicas reference(model, {.workers = 1, .micro_batch = 13});
+  const StepResult whole = reference.compute_gradients(batch, pass, 0.1);
+  const Tensor gradient = reference.gradients().clone();
+  CHECK(whole.gradient_norm > 0.1);
+  for (const int workers : {1, 2, 3})
+    for (const int64_t micro : {1, 3, 5}) {
+      Replicas cut(model, {.workers = workers, .micro_batch = micro});
+      for (int repeat = 0; repeat < 3; ++repeat) {  // recorded, then replayed by the arena
+        const StepResult result = cut.compute_gradients(batch, pass, 0.1);
+        CHECK(std::abs(result.loss - whole.loss) < 1e-5);
+        CHECK(result.correct == whole.correct);
+        CHECK(largest_difference(cut.gradients(), gradient) < 1e-5 * whole.gradient_norm);
+      }
+    }
+}
+
+TEST_CASE("settings: precedence, places of errors, the nearest key") {
+  RunConfig config;
+  apply_toml(config, "[model]\ndim = 64\nname = \"vit_tiny_patch16_224\"\n[optim]\nlr = 1\n", "run.toml");
+  CHECK(config.model.dim == 64);
+  CHECK(config.model.patch == 16);
+  CHECK(config.schedule.lr == 1);
+  apply_settings(config, {{"optim.lr", "0.5"}, {"model.moe.partition", "per-image"}});
+  CHECK(config.schedule.lr == 0.5);
+  CHECK(config.model.moe.partition == PartitionScope::per_image);
+
+  RunConfig copy;
+  apply_toml(copy, to_toml(config), "copy.toml");
+  CHECK(to_toml(copy) == to_toml(config));
+
+  const auto message = [](const char* toml) -> std::string {
+    RunConfig c;
+    try {
+      apply_toml(c, toml, "run.toml");
+      validate(c);
+    } catch (const Error& error) {
+      CHECK(error.code() == Exit::usage);
+      return error.what();
+    }
+    return "";
+  };
+  CHECK(message("[optim]\nlearning_rate = 1\n").find("run.toml:2:") != std::string::npos);
+  CHECK(message("[train]\nepoch = 1\n").find("did you mean 'train.epochs'") != std::string::npos);
+  CHECK(message("[train]\nepochs = \"many\"\n").find("not a number") != std::string::npos);
+  CHECK(message("[train\n").find("run.toml:1:") != std::string::npos);
+  CHECK(message("[train]\nepochs = 1\nepochs = 2\n").find("run.toml:3:") != std::string::npos);
+  CHECK(message("[model]\nheads = 5\n").find("does not divide dim") != std::string::npos);
+  CHECK(message("[model]\nname = \"vit_tiny\"\n").find("vit_tiny_patch16_224") != std::string::npos);
+  CHECK(message("[ewa]\nshare_rate = 0.9\n[model.moe]\nblocks = \"last-2\"\n").find("(E-1)/E") !=
+        std::string::npos);
+  CHECK(message("[model.moe]\nblocks = \"1,9\"\n").find("block 9 does not exist") != std::string::npos);
+  CHECK(message("[data]\nlimit = [1]\n").find("lists") != std::string::npos);
+}
+
+}  // namespace
+}  // namespace tessera
