@@ -179,10 +179,10 @@ def report(result, torches):
         averaging.append(
             [what, *("{:+.1f} % ({:+.1f} to {:+.1f})".format(*((r - 1) * 100 for r in rs)) for rs in over_dense)]
         )
-    against = [word for name in torches for word in (name, "ratio (quartiles)")]
+    against = [word for name in torches for word in (name, "ratio")]
     seconds = result["start_up"]
     own = statistics.median(seconds[OURS])
-    started = ["start-up", f"{own * 1e3:.0f} ms"]
+    started = ["`tessera --help`, `import torch`", f"{own * 1e3:.0f} ms"]
     for name in torches:
         other = statistics.median(seconds[name])
         started += [f"{other * 1e3:.0f} ms", f"{other / own:.0f}x"]
@@ -193,12 +193,12 @@ def report(result, torches):
         if name in torches:
             info = side["info"]
             print(f"{name}: BLAS {info['blas']}, attention {info['attention']}, compiled {info['compiled']}.")
-    print(f"Median of {result['rounds']} interleaved rounds.\n")
+    print(f"Medians of {result['rounds']} interleaved rounds; in brackets the quartiles of the rounds' own ratios.\n")
     print(table(["a step", OURS, *against], steps))
     if memory:
         print(table(["peak memory", OURS, *against], memory))
         print(table(["4 experts in every second block, averaged, over dense", OURS, *torches], averaging))
-    print(table(["nothing else", OURS, *against], [started]))
+    print(table(["start-up", OURS, *against], [started]))
     idle = max(measured["idle_cpu_share"] for measured in result["cases"])
     if idle > 0.02:
         print(f"Doubtful: sides that should have slept used {idle:.0%} of a core while another was measured.")

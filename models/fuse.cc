@@ -21,7 +21,7 @@ std::string dense_name(const std::string& stacked) {
 std::unique_ptr<Vit> fuse(const Vit& model) {
   ModelConfig config = model.config();
   config.moe = {};
-  auto dense = std::make_unique<Vit>(config, 0, model.parameters().dtype());
+  auto dense = std::make_unique<Vit>(config, std::nullopt, model.parameters().dtype());
   for (const auto& p : model.parameters().parameters()) {
     const std::string name = p.experts > 1 ? dense_name(p.name) : p.name;
     const auto* target = dense->parameters().find(name);

@@ -35,7 +35,8 @@ Tensor Block::forward(const Tensor& input, const Pass& pass) const {
   return pass.show(name + ".mlp", x);
 }
 
-Vit::Vit(const ModelConfig& config, uint64_t seed, DType dtype) : config_(config), parameters_(dtype) {
+Vit::Vit(const ModelConfig& config, std::optional<uint64_t> seed, DType dtype)
+    : config_(config), parameters_(dtype) {
   validate(config);
   const int64_t D = config.dim, P = config.patch, C = config.channels;
   const bool small_image = config.init == WeightInit::xavier;  // that code base draws tokens from N(0,1)

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "models/config.h"
@@ -26,8 +27,8 @@ struct Block {
 
 class Vit {
  public:
-  // Builds the model and draws its first weights from `seed`.
-  Vit(const ModelConfig& config, uint64_t seed, DType dtype = DType::f32);
+  // Builds the model and draws its first weights from `seed`; without one they are 0, to be loaded.
+  Vit(const ModelConfig& config, std::optional<uint64_t> seed, DType dtype = DType::f32);
 
   // images(B,C,H,W) to logits(B,K)
   Tensor forward(const Tensor& images, const Pass& pass) const;

@@ -124,7 +124,7 @@ void load_parameters(Vit& model, const SafetensorsFile& file) {
 }
 
 std::unique_ptr<Vit> load_model(const SafetensorsFile& file, const std::optional<ModelConfig>& config) {
-  auto model = std::make_unique<Vit>(config ? *config : model_config_of(file), 0);
+  auto model = std::make_unique<Vit>(config ? *config : model_config_of(file), std::nullopt);
   load_parameters(*model, file);
   return model;
 }

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/base/parallel.h"
+
 namespace tessera {
 namespace {
 
@@ -48,7 +50,7 @@ Tensor ParameterStore::add(const std::string& name, const Shape& shape, const In
   return value;
 }
 
-void ParameterStore::allocate(uint64_t seed) {
+void ParameterStore::allocate(std::optional<uint64_t> seed) {
   int64_t end = 0;
   for (const bool decay : {true, false}) {
     for (Parameter& p : parameters_)
@@ -64,10 +66,13 @@ void ParameterStore::allocate(uint64_t seed) {
     for (Parameter& p : parameters_) {
       T* const values = base + p.offset;
       p.value.place(values, flat_);
-      const Draw draw{.seed = seed, .stream = Stream::init, .site = name_site(p.name)};
+      if (!seed) continue;
+      const Draw draw{.seed = *seed, .stream = Stream::init, .site = name_site(p.name)};
       const int64_t period = p.value.count() / p.init.alike;
-      for (int64_t i = 0; i < p.value.count(); ++i)
-        values[i] = i < period ? T(first_value(p.init, draw, uint64_t(i))) : values[i - period];
+      parallel_for(period, 4096, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) values[i] = T(first_value(p.init, draw, uint64_t(i)));
+      });
+      for (int64_t i = period; i < p.value.count(); ++i) values[i] = values[i - period];
     }
   });
 }
@@ -82,6 +87,12 @@ std::unique_ptr<ParameterGradients> ParameterStore::make_gradients() const {
   std::vector<int64_t> offsets;
   for (const Parameter& p : parameters_) offsets.push_back(p.offset);
   return std::make_unique<ParameterGradients>(std::move(offsets), count(), dtype_);
+}
+
+int64_t ParameterStore::parameter_count() const {
+  int64_t total = 0;
+  for (const Parameter& p : parameters_) total += p.value.count();
+  return total;
 }
 
 std::vector<int64_t> ParameterStore::counts() const {

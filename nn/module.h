@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -47,13 +48,15 @@ class ParameterStore {
   ParameterStore& operator=(const ParameterStore&) = delete;
 
   Tensor add(const std::string& name, const Shape& shape, const Init& init, bool decay, int64_t experts);
-  // Lays all parameters out and draws their first values from `seed`, each by its name.
-  void allocate(uint64_t seed);
+  // Lays all parameters out and draws their first values from `seed`, each by its name; without one they are
+  // 0.
+  void allocate(std::optional<uint64_t> seed);
 
   const std::vector<Parameter>& parameters() const { return parameters_; }  // in order of declaration
   const Parameter* find(std::string_view name) const;
   DType dtype() const { return dtype_; }
-  int64_t count() const { return flat_.count(); }
+  int64_t count() const { return flat_.count(); }  // of the flat buffer, with the gaps that align parameters
+  int64_t parameter_count() const;                 // of the numbers that are learned
   int64_t decayed() const { return decayed_; }
   Tensor& flat() { return flat_; }
   const Tensor& flat() const { return flat_; }
@@ -104,7 +107,7 @@ struct Pass {
   uint64_t seed = 0;
   uint32_t step = 0;
   int64_t first_sample = 0;  // the place of this micro-batch in the whole batch
-  int64_t batch = 0;         // samples of the whole batch
+  int64_t batch = 0;         // samples of the whole batch; 0: those given are all
   // Shown every module's output, in order; used to find the first one that is not finite.
   std::function<void(const std::string& module, const Tensor& output)> watch = {};
 

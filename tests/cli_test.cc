@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -232,7 +233,8 @@ TEST_CASE("train, evaluate, fuse, predict and look at it") {
   CHECK(fused["difference"].get<double>() <= 1e-5);
   CHECK(fused["difference_to_mixture"].get<double>() > 1e-4);  // the experts do differ
   CHECK(fused["parameters"]["after"] < fused["parameters"]["before"]);
-  CHECK(parsed(place.run({"eval", vit, "--json"}))["samples"] == 40);
+  const json dense = parsed(place.run({"eval", vit, "--json"}));
+  CHECK(dense["samples"] == 40);
 
   const json info = parsed(place.run({"info", vit, "--json"}));
   CHECK(info["elements"] == fused["parameters"]["after"]);
@@ -251,6 +253,13 @@ TEST_CASE("train, evaluate, fuse, predict and look at it") {
   CHECK(guesses[1]["label"] == "1");
   REQUIRE(guesses[0]["top"].size() == 2);
   CHECK(guesses[0]["top"][0]["probability"] >= guesses[0]["top"][1]["probability"]);
+
+  // One at a time or in batches, the same images are right.
+  Words all{"predict", vit, "--json", "--top", "1", "--index"};
+  for (int i = 0; i < 40; ++i) all.push_back(std::to_string(i));
+  int correct = 0;
+  for (const json& guess : parsed(place.run(all))) correct += guess["top"][0]["class"] == guess["label"];
+  CHECK(correct == std::lround(40 * dense["top1"].get<double>()));
 
   // The same image as a file gives the same answer.
   const ByteVector images = idx_file({40, 28, 28});
@@ -326,7 +335,8 @@ TEST_CASE("an interrupted run says how to go on, and goes on") {
   for (const int signal : {SIGINT, SIGTERM}) {
     const std::string name = signal == SIGINT ? "int" : "term";
     Program program = place.start(place.train(name, {"--set", "train.epochs=100000"}));
-    while (content(place / (name + "/log.jsonl")).empty())
+    // Long enough for any build; a program that never logs fails the test instead of hanging it.
+    for (int i = 0; i < 6000 && content(place / (name + "/log.jsonl")).empty(); ++i)
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
     program.send(signal);
     const Result result = program.wait();

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <memory>
 #include <thread>
 
 #include "models/registry.h"
@@ -72,20 +73,21 @@ TEST_CASE("a run stopped in the middle of an epoch goes on in another process to
     CHECK(Process::read(runs / "parts/" + file) == Process::read(runs / "whole/" + file));
 
   SUBCASE("as does one that was killed at any moment") {
-    Process started(train_command(set, runs / "killed"));
+    auto started = std::make_unique<Process>(train_command(set, runs / "killed"));
     std::this_thread::sleep_for(std::chrono::milliseconds(60));
     for (int kill = 0; kill < 12; ++kill) {
-      started.kill(SIGKILL);
-      started.wait();
+      started->kill(SIGKILL);
+      started->wait();
       if (Process::read(runs / "killed/last.safetensors").empty()) {  // killed before its first checkpoint
         std::filesystem::remove_all(runs / "killed");
-        started = Process(train_command(set, runs / "killed"));
+        started = std::make_unique<Process>(train_command(set, runs / "killed"));
       } else {
-        started = Process({"train", "--resume", runs / "killed", "--quiet"});
+        started = std::make_unique<Process>(
+            std::vector<std::string>{"train", "--resume", runs / "killed", "--quiet"});
       }
       std::this_thread::sleep_for(std::chrono::milliseconds(40 + 13 * kill));
     }
-    const Finished last = started.wait();
+    const Finished last = started->wait();
     INFO(last.err);
     REQUIRE(last.code == 0);
     CHECK(Process::read(runs / "killed/model.safetensors") ==

@@ -150,6 +150,8 @@ Tensor& Tensor::require_grad() {
 }
 
 Tensor Tensor::grad() const {
+  TESSERA_CHECK(!slot_ || slot_->parameter < 0,
+                "grad: the gradient of a model's parameter is in ParameterGradients");
   TESSERA_CHECK(slot_ && slot_->written, "grad: no gradient has reached the tensor ", shape_);
   Arena* const arena = std::exchange(Arena::current(), nullptr);
   Tensor copy(shape_, dtype_);

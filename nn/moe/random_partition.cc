@@ -21,6 +21,7 @@ Dispatch group_by_expert(const std::vector<int32_t>& expert, int64_t E) {
 Dispatch random_partition(PartitionScope scope, int64_t E, int64_t B, int64_t N, const Pass& pass,
                           uint32_t site) {
   const Draw draw = pass.draw(Stream::partition, site);
+  const int64_t batch = pass.batch > 0 ? pass.batch : B;
   std::vector<int32_t> expert(size_t(B * N));
   const auto cut = [&](int64_t size, auto place_of_row, const Draw& key) {
     const Permutation permutation(uint64_t(size), key);
@@ -29,11 +30,11 @@ Dispatch random_partition(PartitionScope scope, int64_t E, int64_t B, int64_t N,
   };
   switch (scope) {
     case PartitionScope::batch:
-      TESSERA_CHECK(pass.first_sample + B <= pass.batch, "random_partition: samples ", pass.first_sample,
-                    " to ", pass.first_sample + B, " of a batch of ", pass.batch,
+      TESSERA_CHECK(pass.first_sample + B <= batch, "random_partition: samples ", pass.first_sample, " to ",
+                    pass.first_sample + B, " of a batch of ", batch,
                     "; Pass::batch is the size of the whole batch");
       cut(
-          pass.batch * N, [&](int64_t row) { return pass.first_sample * N + row; }, draw);
+          batch * N, [&](int64_t row) { return pass.first_sample * N + row; }, draw);
       break;
     case PartitionScope::per_image:
       cut(
