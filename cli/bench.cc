@@ -1,5 +1,6 @@
 // tessera bench: the time of a step on synthetic images.
 #include <sys/resource.h>
+#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <chrono>

@@ -78,7 +78,7 @@ double largest_difference(const Vit& a, const Vit& b, const TestImages& images) 
 
 Metadata carried_over(const Metadata& metadata) {
   Metadata kept;
-  for (const char* key : {kClassesKey, kMeanKey, kStdKey, kDataKey})
+  for (const char* key : {kClassesKey, kMeanKey, kStdKey, kDataKey, kDataNameKey})
     if (const auto found = metadata.find(key); found != metadata.end()) kept.insert(*found);
   return kept;
 }

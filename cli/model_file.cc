@@ -3,6 +3,7 @@
 #include <cmath>
 #include <filesystem>
 #include <iostream>
+#include <nlohmann/json.hpp>
 
 #include "engine/base/parallel.h"
 #include "engine/io/printable.h"
@@ -72,7 +73,11 @@ Split split_by_name(const std::string& word) {
 Dataset load_data_for(const ModelFile& file, const std::string& folder, Split split,
                       const std::string& name) {
   TESSERA_CHECK_AS(Exit::usage, !folder.empty(), "no data set: give its folder by --data DIR");
-  Dataset data = load_dataset(folder, split, name);
+  // IDX files do not say which set they are; of the folder it was trained on the model remembers it.
+  const auto own = file.metadata.find(kDataNameKey), home = file.metadata.find(kDataKey);
+  const bool remembered = own != file.metadata.end() && home != file.metadata.end() && home->second == folder;
+  const std::string which = name.empty() && remembered ? own->second : name;
+  Dataset data = load_dataset(folder, split, which);
   const ModelConfig& c = file.config();
   TESSERA_CHECK_AS(
       Exit::data, data.channels == c.channels && data.height == c.image_size && data.width == c.image_size,
@@ -89,13 +94,6 @@ Dataset load_data_for(const ModelFile& file, const std::string& folder, Split sp
 
 Normalization normalization_for(const ModelFile& file, const Dataset& data) {
   return file.normalization ? *file.normalization : normalization(data.name);
-}
-
-std::vector<StackedParameter> stacked_parameters(const Vit& model) {
-  std::vector<StackedParameter> stacked;
-  for (const auto& p : model.parameters().parameters())
-    if (p.experts > 1) stacked.push_back({p.offset, p.experts, p.value.count() / p.experts});
-  return stacked;
 }
 
 void warn(const std::string& message) { std::cerr << "tessera: warning: " << message << std::endl; }

@@ -43,9 +43,6 @@ Dataset load_data_for(const ModelFile& file, const std::string& folder, Split sp
 // The file's own normalization, or else that of the data set.
 Normalization normalization_for(const ModelFile& file, const Dataset& data);
 
-// Where the experts lie in a model's flat buffer; empty for a dense one.
-std::vector<StackedParameter> stacked_parameters(const Vit& model);
-
 void warn(const std::string& message);
 
 // One thread count for everything; 0 keeps all.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <nlohmann/json.hpp>
 
 namespace tessera {
 namespace {
@@ -44,6 +45,35 @@ std::vector<int64_t> moe_blocks(const std::string& placement, int64_t depth) {
   TESSERA_CHECK_AS(Exit::usage, !ids.empty(), "model.moe.blocks '", placement,
                    "' names no block of a model of depth ", depth);
   return ids;
+}
+
+Fields fields(ModelConfig& c) {
+  static constexpr std::string_view kWeightInits[] = {"trunc-normal", "xavier"};
+  static constexpr std::string_view kExpertInits[] = {"alike", "independent"};
+  static constexpr std::string_view kPartitions[] = {"batch", "per-image", "replica"};
+  return {{"name", c.name},
+          {"image_size", c.image_size},
+          {"channels", c.channels},
+          {"classes", c.classes},
+          {"patch", c.patch},
+          {"depth", c.depth},
+          {"dim", c.dim},
+          {"heads", c.heads},
+          {"mlp_ratio", c.mlp_ratio},
+          {"qkv_bias", c.qkv_bias},
+          {"init", c.init, kWeightInits},
+          {"drop_path", c.drop_path},
+          {"drop_path_linear", c.drop_path_linear},
+          {"dropout", c.dropout},
+          {"moe.blocks", c.moe.blocks},
+          {"moe.experts", c.moe.experts},
+          {"moe.init", c.moe.init, kExpertInits},
+          {"moe.partition", c.moe.partition, kPartitions}};
+}
+
+nlohmann::ordered_json config_to_json(const ModelConfig& config) {
+  ModelConfig copy = config;  // fields could be written to
+  return fields_to_json(fields(copy));
 }
 
 void validate(const ModelConfig& c) {

@@ -47,40 +47,8 @@ struct ModelConfig {
 std::vector<int64_t> moe_blocks(const std::string& placement, int64_t depth);
 
 // All fields by their keys, for files, flags and help alike.
-template <class Config, class Visit>
-requires std::same_as<std::remove_const_t<Config>, ModelConfig>
-void visit_fields(Config& c, Visit&& visit) {
-  visit("name", c.name);
-  visit("image_size", c.image_size);
-  visit("channels", c.channels);
-  visit("classes", c.classes);
-  visit("patch", c.patch);
-  visit("depth", c.depth);
-  visit("dim", c.dim);
-  visit("heads", c.heads);
-  visit("mlp_ratio", c.mlp_ratio);
-  visit("qkv_bias", c.qkv_bias);
-  visit("init", c.init);
-  visit("drop_path", c.drop_path);
-  visit("drop_path_linear", c.drop_path_linear);
-  visit("dropout", c.dropout);
-  visit("moe.blocks", c.moe.blocks);
-  visit("moe.experts", c.moe.experts);
-  visit("moe.init", c.moe.init);
-  visit("moe.partition", c.moe.partition);
-}
-
-inline auto field_names(WeightInit*) {
-  return FieldNames<WeightInit>{{WeightInit::trunc_normal, "trunc-normal"}, {WeightInit::xavier, "xavier"}};
-}
-inline auto field_names(ExpertInit*) {
-  return FieldNames<ExpertInit>{{ExpertInit::alike, "alike"}, {ExpertInit::independent, "independent"}};
-}
-inline auto field_names(PartitionScope*) {
-  return FieldNames<PartitionScope>{{PartitionScope::batch, "batch"},
-                                    {PartitionScope::per_image, "per-image"},
-                                    {PartitionScope::replica, "replica"}};
-}
+Fields fields(ModelConfig& config);
+nlohmann::ordered_json config_to_json(const ModelConfig& config);
 
 // Throws (usage) with the key, the value and the rule that it breaks.
 void validate(const ModelConfig& config);

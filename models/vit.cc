@@ -74,4 +74,11 @@ Tensor Vit::forward(const Tensor& images, const Pass& pass) const {
   return pass.show("head", head_->forward(norm_->forward(cls)));
 }
 
+std::vector<StackedParameter> stacked_parameters(const Vit& model) {
+  std::vector<StackedParameter> stacked;
+  for (const auto& p : model.parameters().parameters())
+    if (p.experts > 1) stacked.push_back({p.offset, p.experts, p.value.count() / p.experts});
+  return stacked;
+}
+
 }  // namespace tessera

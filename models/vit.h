@@ -9,6 +9,7 @@
 #include "models/config.h"
 #include "nn/attention.h"
 #include "nn/feed_forward.h"
+#include "optim/experts_averaging.h"
 
 namespace tessera {
 
@@ -47,5 +48,8 @@ class Vit {
   std::unique_ptr<LayerNorm> norm_;
   std::unique_ptr<Linear> head_;
 };
+
+// Where the experts lie in a model's flat buffer; empty for a dense one.
+std::vector<StackedParameter> stacked_parameters(const Vit& model);
 
 }  // namespace tessera

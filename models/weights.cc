@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <nlohmann/json.hpp>
 
 namespace tessera {
 namespace {
@@ -57,7 +58,7 @@ ModelConfig model_config_of(const SafetensorsFile& file) {
   ModelConfig c;
   if (const auto found = file.metadata().find(kModelKey); found != file.metadata().end()) {
     try {
-      config_from_json(c, nlohmann::json::parse(found->second, nullptr, false));
+      fields_from_json(fields(c), nlohmann::json::parse(found->second, nullptr, false));
       validate(c);
     } catch (const Error& error) {
       fail(Exit::file, file.name(), ": metadata ", kModelKey, ": ", error.what());

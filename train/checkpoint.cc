@@ -40,7 +40,7 @@ void save_checkpoint(const std::string& path, const RunConfig& config, const Run
 RunConfig checkpoint_config(const SafetensorsFile& file) {
   RunConfig config;
   try {
-    config_from_json(config, nlohmann::json::parse(metadata_of(file, kRunKey), nullptr, false));
+    fields_from_json(fields(config), nlohmann::json::parse(metadata_of(file, kRunKey), nullptr, false));
     validate(config);
   } catch (const Error& error) {
     fail(Exit::file, file.name(), ": metadata ", kRunKey, ": ", error.what());

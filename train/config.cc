@@ -2,6 +2,7 @@
 
 #include <toml++/toml.h>
 #include <cmath>
+#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "engine/base/nearest_name.h"
@@ -46,10 +47,10 @@ void apply_all(RunConfig& config, const std::vector<Setting>& settings) {
       try {
         if (model_name) {
           std::string name;
-          field_from_json(setting.key, setting.value, name);
+          Field(setting.key, name).set(setting.value);
           config.model = model_by_name(name);
         } else {
-          set_field(config, setting.key, setting.value);
+          set_field(fields(config), setting.key, setting.value);
         }
       } catch (const Error& error) {
         fail(Exit::usage, setting.place, error.what());
@@ -58,6 +59,48 @@ void apply_all(RunConfig& config, const std::vector<Setting>& settings) {
 }
 
 }  // namespace
+
+Fields fields(RunConfig& c) {
+  static constexpr std::string_view kSchedules[] = {"cosine", "constant"};
+  static constexpr std::string_view kShareRates[] = {"constant", "linear"};
+  Fields all;
+  for (const Field& field : fields(c.model)) all.push_back(field.under("model"));
+  const Fields own{{"data.folder", c.data.folder},
+                   {"data.name", c.data.name},
+                   {"data.limit", c.data.limit},
+                   {"data.test_limit", c.data.test_limit},
+                   {"data.padding", c.data.padding},
+                   {"data.flip", c.data.flip},
+                   {"data.workers", c.data.workers},
+                   {"optim.name", c.optim.name},
+                   {"optim.lr", c.schedule.lr},
+                   {"optim.weight_decay", c.optim.weight_decay},
+                   {"optim.beta1", c.optim.beta1},
+                   {"optim.beta2", c.optim.beta2},
+                   {"optim.eps", c.optim.eps},
+                   {"optim.momentum", c.optim.momentum},
+                   {"optim.nesterov", c.optim.nesterov},
+                   {"schedule.kind", c.schedule.kind, kSchedules},
+                   {"schedule.warmup_lr", c.schedule.warmup_lr},
+                   {"schedule.min_lr", c.schedule.min_lr},
+                   {"schedule.warmup_epochs", c.train.warmup_epochs},
+                   {"ewa.share_rate", c.ewa.share_rate},
+                   {"ewa.schedule", c.ewa.schedule, kShareRates},
+                   {"ewa.ramp", c.ewa.ramp},
+                   {"train.epochs", c.train.epochs},
+                   {"train.max_steps", c.train.max_steps},
+                   {"train.batch", c.train.batch},
+                   {"train.seed", c.train.seed},
+                   {"train.label_smoothing", c.train.label_smoothing},
+                   {"train.clip", c.train.clip},
+                   {"train.threads", c.train.threads},
+                   {"train.micro_batch", c.train.micro_batch},
+                   {"train.eval_every", c.train.eval_every},
+                   {"train.checkpoint_every", c.train.checkpoint_every},
+                   {"train.log_every", c.train.log_every}};
+  all.insert(all.end(), own.begin(), own.end());
+  return all;
+}
 
 void apply_toml(RunConfig& config, const std::string& source, const std::string& file_name) {
   std::vector<Setting> settings;
@@ -79,17 +122,21 @@ void apply_settings(RunConfig& config, const std::vector<std::pair<std::string, 
 std::string to_toml(const RunConfig& config) {
   std::ostringstream out;
   std::string section;
-  visit_fields(config, [&](const std::string& key, const auto& field) {
+  const nlohmann::ordered_json settings = config_to_json(config);
+  for (const auto& [key, value] : settings.items()) {
     const size_t dot = key.find('.');
     if (key.substr(0, dot) != section) {
       section = key.substr(0, dot);
       out << (out.tellp() > 0 ? "\n" : "") << '[' << section << "]\n";
     }
-    std::string value = field_to_json(field).dump();
-    // TOML tells 1.0 from 1, and JSON's 1e-06 and strings are TOML too.
-    out << key.substr(dot + 1) << " = " << value << '\n';
-  });
+    out << key.substr(dot + 1) << " = " << value.dump() << '\n';  // JSON's numbers and strings are TOML's too
+  }
   return out.str();
+}
+
+nlohmann::ordered_json config_to_json(const RunConfig& config) {
+  RunConfig copy = config;  // fields could be written to
+  return fields_to_json(fields(copy));
 }
 
 void validate(const RunConfig& c) {

@@ -52,53 +52,9 @@ struct RunConfig {
   TrainConfig train;
 };
 
-inline auto field_names(ShareRateSchedule::Kind*) {
-  using Kind = ShareRateSchedule::Kind;
-  return FieldNames<Kind>{{Kind::constant, "constant"}, {Kind::linear, "linear"}};
-}
-inline auto field_names(ScheduleConfig::Kind*) {
-  using Kind = ScheduleConfig::Kind;
-  return FieldNames<Kind>{{Kind::cosine, "cosine"}, {Kind::constant, "constant"}};
-}
-
-template <class Config, class Visit>
-requires std::same_as<std::remove_const_t<Config>, RunConfig>
-void visit_fields(Config& c, Visit&& visit) {
-  visit_fields(c.model, [&](const std::string& key, auto& field) { visit("model." + key, field); });
-  visit("data.folder", c.data.folder);
-  visit("data.name", c.data.name);
-  visit("data.limit", c.data.limit);
-  visit("data.test_limit", c.data.test_limit);
-  visit("data.padding", c.data.padding);
-  visit("data.flip", c.data.flip);
-  visit("data.workers", c.data.workers);
-  visit("optim.name", c.optim.name);
-  visit("optim.lr", c.schedule.lr);
-  visit("optim.weight_decay", c.optim.weight_decay);
-  visit("optim.beta1", c.optim.beta1);
-  visit("optim.beta2", c.optim.beta2);
-  visit("optim.eps", c.optim.eps);
-  visit("optim.momentum", c.optim.momentum);
-  visit("optim.nesterov", c.optim.nesterov);
-  visit("schedule.kind", c.schedule.kind);
-  visit("schedule.warmup_lr", c.schedule.warmup_lr);
-  visit("schedule.min_lr", c.schedule.min_lr);
-  visit("schedule.warmup_epochs", c.train.warmup_epochs);
-  visit("ewa.share_rate", c.ewa.share_rate);
-  visit("ewa.schedule", c.ewa.schedule);
-  visit("ewa.ramp", c.ewa.ramp);
-  visit("train.epochs", c.train.epochs);
-  visit("train.max_steps", c.train.max_steps);
-  visit("train.batch", c.train.batch);
-  visit("train.seed", c.train.seed);
-  visit("train.label_smoothing", c.train.label_smoothing);
-  visit("train.clip", c.train.clip);
-  visit("train.threads", c.train.threads);
-  visit("train.micro_batch", c.train.micro_batch);
-  visit("train.eval_every", c.train.eval_every);
-  visit("train.checkpoint_every", c.train.checkpoint_every);
-  visit("train.log_every", c.train.log_every);
-}
+// All fields by their keys.
+Fields fields(RunConfig& config);
+nlohmann::ordered_json config_to_json(const RunConfig& config);
 
 // Throws (usage) naming the key, its value and the rule it breaks.
 void validate(const RunConfig& config);

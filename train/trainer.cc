@@ -37,13 +37,6 @@ LoaderOptions loader_options(const RunConfig& c, const Normalization& normalizat
           .workers = c.data.workers};
 }
 
-std::vector<StackedParameter> stacked_parameters(const Vit& model) {
-  std::vector<StackedParameter> stacked;
-  for (const auto& p : model.parameters().parameters())
-    if (p.experts > 1) stacked.push_back({p.offset, p.experts, p.value.count() / p.experts});
-  return stacked;
-}
-
 // One run from a state to its end.
 class Run {
  public:
@@ -159,7 +152,8 @@ Metadata Run::metadata() const {
   return {{kClassesKey, nlohmann::json(train_set_.class_names).dump()},
           {kMeanKey, nlohmann::json(normalization_.mean).dump()},
           {kStdKey, nlohmann::json(normalization_.std).dump()},
-          {kDataKey, config_.data.folder}};
+          {kDataKey, config_.data.folder},
+          {kDataNameKey, train_set_.name}};
 }
 
 void Run::save() { save_checkpoint(files_.last(), config_, state_, model_, *optimizer_, metadata()); }
@@ -250,6 +244,7 @@ RunResult Run::run() {
       save();
   }
   result_.interrupted = state_.step < last_step_ ? interrupt.signal() : 0;
+  if (result_.interrupted != 0 && own_steps == 0) save();
   if (result_.interrupted == 0) {
     if (tested_step_ != state_.step) evaluate_test();
     save_model(files_.model(), model_, metadata());
