@@ -183,25 +183,26 @@ const std::vector<Preset>& presets() {
        R"(
 [model]
 name = "vit_small_image_28"
+patch = 7
 dim = 64
 depth = 6
 heads = 4
 drop_path = 0.0
 [data]
 folder = "/usr/share/datasets/fashion-mnist"
-flip = true
-padding = 2
 [optim]
-lr = 0.002
+lr = 0.003
 [schedule]
 warmup_epochs = 0.5
 [train]
 epochs = 3
+label_smoothing = 0.0
 )"},
       {"fashion-mnist-ewa", "the same with random-partition experts, averaged every step",
        R"(
 [model]
 name = "vit_small_image_28"
+patch = 7
 dim = 64
 depth = 6
 heads = 4
@@ -210,14 +211,13 @@ drop_path = 0.0
 blocks = "every-2"
 [data]
 folder = "/usr/share/datasets/fashion-mnist"
-flip = true
-padding = 2
 [optim]
-lr = 0.002
+lr = 0.003
 [schedule]
 warmup_epochs = 0.5
 [train]
 epochs = 3
+label_smoothing = 0.0
 )"},
       {"cifar100", "ViT on CIFAR-100: 100 epochs, AdamW, crop and flip",
        R"(

@@ -56,11 +56,14 @@ void parallel_for(int64_t n, int64_t grain, F&& f) {
   error.rethrow();
 }
 
-// Calls f(worker) once on each of `workers` threads; inside, ops run serially on that worker's thread.
+// Calls f(worker) once on each of `workers` threads; inside, ops run serially on that worker's thread. A
+// single worker is the caller, whose ops may use all threads (a region of one thread around them would cost
+// the pool).
 template <class F>
 void on_workers(int workers, F&& f) {
+  if (workers <= 1) return f(0);
   detail::FirstError error;
-#pragma omp parallel num_threads(workers) if (workers > 1)
+#pragma omp parallel num_threads(workers)
   error.guard([&] { f(omp_get_thread_num()); });
   error.rethrow();
 }
