@@ -156,6 +156,7 @@ int run(const BenchOptions& o) {
                    ": not train or infer");
   use_threads(o.threads);
   const RunConfig config = bench_config(o);
+  TESSERA_CHECK_AS(Exit::usage, o.batch <= 1 << 20, "--batch ", o.batch, ": at most 1048576");
   const int64_t burst = o.burst > 0 ? o.burst : o.mode == "infer" && o.batch == 1 ? 10 : 1;
   Bench bench(config, o.mode == "train", o.batch);
   for (int64_t i = 0; i < o.warmup; ++i) bench.timed(burst);

@@ -4,7 +4,9 @@
 
 #include "cli/commands.h"
 #include "cli/output.h"
+#include "cuda/devices.h"
 #include "engine/base/nearest_name.h"
+#include "engine/base/parallel.h"
 #include "engine/ops/cases.h"
 #include "models/flops.h"
 #include "models/registry.h"
@@ -72,9 +74,21 @@ Listing ops() {
   return list;
 }
 
+Listing devices() {
+  Listing list{"ll", {"device", "what"}, {}};
+  const auto add = [&](const std::string& name, const std::string& what) {
+    list.rows.push_back({name, what});
+    list.json.push_back({{"device", name}, {"what", what}});
+  };
+  add("cpu", text(thread_count(), " threads, products through ", TESSERA_ONEDNN ? "oneDNN" : "Eigen"));
+  const auto cards = cuda_devices();
+  for (size_t i = 0; i < cards.size(); ++i) add(text("cuda:", i), cards[i]);
+  return list;
+}
+
 int run(const ListOptions& o) {
   const std::vector<std::pair<std::string, Listing (*)()>> listings{
-      {"models", models}, {"presets", preset_names}, {"keys", keys}, {"ops", ops}};
+      {"models", models}, {"presets", preset_names}, {"keys", keys}, {"ops", ops}, {"devices", devices}};
   std::vector<std::string> names;
   for (const auto& [name, make] : listings) {
     names.push_back(name);
@@ -91,7 +105,7 @@ int run(const ListOptions& o) {
     return 0;
   }
   fail(Exit::usage, "list '", o.what, "' is not known; did you mean '", nearest_name(o.what, names),
-       "'? There are models, presets, keys and ops");
+       "'? There are models, presets, keys, ops and devices");
 }
 
 }  // namespace
@@ -101,7 +115,7 @@ Command list_command() {
           "  tessera list models\n  tessera list presets\n  tessera list keys\n  tessera list ops",
           [](Arguments& args) -> Action {
             const auto o = std::make_shared<ListOptions>();
-            args.required("WHAT", o->what, "models, presets, keys or ops");
+            args.required("WHAT", o->what, "models, presets, keys, ops or devices");
             args.flag("--json", o->json, "The same as JSON");
             return [o] { return run(*o); };
           }};

@@ -99,6 +99,7 @@ Normalization normalization_for(const ModelFile& file, const Dataset& data) {
 void warn(const std::string& message) { std::cerr << "tessera: warning: " << message << std::endl; }
 
 void use_threads(int64_t threads) {
+  TESSERA_CHECK_AS(Exit::usage, threads <= 4096, "--threads ", threads, ": at most 4096");
   if (threads > 0) set_thread_count(int(threads));
 }
 

@@ -67,19 +67,21 @@ int64_t steps_to_resume_to(const TrainOptions& o) {
 
 void print_result(const RunResult& r, const RunFiles& files, int64_t classes, bool json) {
   if (json) {
-    print_json(
-        {{"folder", files.folder},
-         {"steps", r.steps},
-         {"seconds", r.seconds},
-         {"images_per_s", r.images_per_second},
-         {"interrupted", r.interrupted},
-         {"test", r.test.samples == 0 ? nlohmann::ordered_json()
-                                      : nlohmann::ordered_json{{"samples", r.test.samples},
-                                                               {"loss", r.test.loss},
-                                                               {"top1", r.test.top1},
-                                                               {"top5", r.test.top5},
-                                                               {"best_top1", r.best_top1},
-                                                               {"images_per_s", r.test.images_per_second}}}});
+    print_json({{"folder", files.folder},
+                {"steps", r.steps},
+                {"seconds", r.seconds},
+                {"images_per_s", r.images_per_second},
+                {"interrupted", r.interrupted},
+                {"test", r.test.samples == 0
+                             ? nlohmann::ordered_json()
+                             : nlohmann::ordered_json{
+                                   {"samples", r.test.samples},
+                                   {"loss", r.test.loss},
+                                   {"top1", r.test.top1},
+                                   {"top5", r.test.top5},
+                                   {"best_top1", r.best_top1 < 0 ? nlohmann::ordered_json()
+                                                                 : nlohmann::ordered_json(r.best_top1)},
+                                   {"images_per_s", r.test.images_per_second}}}});
     return;
   }
   Table table("lr");
@@ -92,7 +94,7 @@ void print_result(const RunResult& r, const RunFiles& files, int64_t classes, bo
     table.add({"test top-1", percent(r.test.top1)});
     if (classes > 5) table.add({"test top-5", percent(r.test.top5)});
     table.add({"test loss", fixed(r.test.loss, 4)});
-    table.add({"best top-1", percent(r.best_top1)});
+    if (r.best_top1 >= 0) table.add({"best top-1", percent(r.best_top1)});
   }
   table.print();
   if (r.interrupted == 0) std::cout << "weights  " << files.model() << '\n';

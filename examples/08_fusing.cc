@@ -9,12 +9,6 @@
 
 using namespace tessera;
 
-static int64_t parameter_count(const Vit& model) {
-  int64_t total = 0;
-  for (const auto& p : model.parameters().parameters()) total += p.value.count();
-  return total;
-}
-
 int main() {
   ModelConfig config = model_by_name("vit_small_image_28");  // for 28 x 28 grey images
   config.depth = 4;
@@ -28,8 +22,8 @@ int main() {
     images.mutable_data<float>()[i] = float(draw.normal(uint64_t(i)));
 
   const auto fused = fuse(model);
-  std::cout << "parameters: " << parameter_count(model) << " with experts, " << parameter_count(*fused)
-            << " fused\n";
+  std::cout << "parameters: " << model.parameters().parameter_count() << " with experts, "
+            << fused->parameters().parameter_count() << " fused\n";
 
   // These experts were never trained, let alone averaged: their mean is another function.
   const double apart = output_difference(model, *fused, images);

@@ -77,18 +77,19 @@ nlohmann::ordered_json config_to_json(const ModelConfig& config) {
 }
 
 void validate(const ModelConfig& c) {
-  const auto positive = [](const char* key, int64_t value) {
-    TESSERA_CHECK_AS(Exit::usage, value > 0 && value <= (int64_t{1} << 20), "model.", key, " = ", value,
-                     ": must be from 1 to 1048576");
+  // Bounds that keep every count of parameters and operations within 63 bits.
+  const auto positive = [](const char* key, int64_t value, int64_t highest) {
+    TESSERA_CHECK_AS(Exit::usage, value > 0 && value <= highest, "model.", key, " = ", value,
+                     ": must be from 1 to ", highest);
   };
-  positive("image_size", c.image_size);
-  positive("channels", c.channels);
-  positive("classes", c.classes);
-  positive("patch", c.patch);
-  positive("depth", c.depth);
-  positive("dim", c.dim);
-  positive("heads", c.heads);
-  positive("moe.experts", c.moe.experts);
+  positive("image_size", c.image_size, 16384);
+  positive("channels", c.channels, 1024);
+  positive("classes", c.classes, 1 << 20);
+  positive("patch", c.patch, 1024);
+  positive("depth", c.depth, 1024);
+  positive("dim", c.dim, 8192);
+  positive("heads", c.heads, 8192);
+  positive("moe.experts", c.moe.experts, 1024);
   TESSERA_CHECK_AS(Exit::usage, c.image_size % c.patch == 0, "model.patch = ", c.patch,
                    " does not divide image_size = ", c.image_size);
   TESSERA_CHECK_AS(Exit::usage, c.dim % c.heads == 0, "model.heads = ", c.heads,
@@ -97,6 +98,10 @@ void validate(const ModelConfig& c) {
                    "model.mlp_ratio = ", c.mlp_ratio, ": must be above 0 and at most 64");
   for (const auto& [key, rate] : {std::pair{"drop_path", c.drop_path}, {"dropout", c.dropout}})
     TESSERA_CHECK_AS(Exit::usage, rate >= 0 && rate < 1, "model.", key, " = ", rate, ": must be in [0,1)");
+  TESSERA_CHECK_AS(Exit::usage, c.tokens() <= 65536, "model.image_size = ", c.image_size, " in patches of ",
+                   c.patch, " makes ", c.tokens(), " tokens; at most 65536 are possible");
+  TESSERA_CHECK_AS(Exit::usage, !c.is_moe() || c.moe.experts > 1, "model.moe.experts = ", c.moe.experts,
+                   ": a mixture has at least 2");
   moe_blocks(c.moe.blocks, c.depth);
 }
 

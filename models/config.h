@@ -38,7 +38,7 @@ struct ModelConfig {
   MoeConfig moe;
 
   int64_t tokens() const { return (image_size / patch) * (image_size / patch) + 1; }  // with the class token
-  int64_t hidden() const { return int64_t(double(dim) * mlp_ratio); }
+  int64_t hidden() const { return int64_t(double(dim) * mlp_ratio + 1e-6); }
   bool is_moe() const { return moe.blocks != "none"; }
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "models/flops.h"
 #include "optim/experts_averaging.h"
 
 namespace tessera {
@@ -19,9 +20,7 @@ std::string dense_name(const std::string& stacked) {
 }  // namespace
 
 std::unique_ptr<Vit> fuse(const Vit& model) {
-  ModelConfig config = model.config();
-  config.moe = {};
-  auto dense = std::make_unique<Vit>(config, std::nullopt, model.parameters().dtype());
+  auto dense = std::make_unique<Vit>(fused_config(model.config()), std::nullopt, model.parameters().dtype());
   for (const auto& p : model.parameters().parameters()) {
     const std::string name = p.experts > 1 ? dense_name(p.name) : p.name;
     const auto* target = dense->parameters().find(name);

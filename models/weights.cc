@@ -1,5 +1,8 @@
 #include "models/weights.h"
 
+#include "engine/io/printable.h"
+#include "models/flops.h"
+
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -23,14 +26,15 @@ std::map<std::string, const TensorEntry*> plain_names(const SafetensorsFile& fil
         }
     }
     TESSERA_CHECK_AS(Exit::file, names.emplace(name, &entry).second, file.name(), ": two tensors are named ",
-                     name);
+                     printable(name));
   }
   return names;
 }
 
 Shape shape_of(const TensorEntry& entry) {
-  TESSERA_CHECK_AS(Exit::file, entry.shape.size() <= size_t(Shape::kMaxRank), "tensor ", entry.name, " has ",
-                   entry.shape.size(), " axes; at most ", Shape::kMaxRank, " are supported");
+  TESSERA_CHECK_AS(Exit::file, entry.shape.size() <= size_t(Shape::kMaxRank), "tensor ",
+                   printable(entry.name), " has ", entry.shape.size(), " axes; at most ", Shape::kMaxRank,
+                   " are supported");
   return Shape(entry.shape.begin(), entry.shape.end());
 }
 
@@ -112,7 +116,8 @@ void load_parameters(Vit& model, const SafetensorsFile& file) {
                        " in the model");
     names.erase(found);
   }
-  for (const auto& [name, entry] : names) problems += text("\n  not of this model: ", name, shape_of(*entry));
+  for (const auto& [name, entry] : names)
+    problems += text("\n  not of this model: ", printable(name), shape_of(*entry));
   TESSERA_CHECK_AS(Exit::file, problems.empty(), file.name(), " does not fit the model ", model.config().name,
                    ":", problems);
   for (auto& [value, entry] : copies) {
@@ -125,7 +130,13 @@ void load_parameters(Vit& model, const SafetensorsFile& file) {
 }
 
 std::unique_ptr<Vit> load_model(const SafetensorsFile& file, const std::optional<ModelConfig>& config) {
-  auto model = std::make_unique<Vit>(config ? *config : model_config_of(file), std::nullopt);
+  const ModelConfig c = config ? *config : model_config_of(file);
+  // Metadata may lie: nothing is built that the file could not fill.
+  int64_t held = 0;
+  for (const TensorEntry& entry : file.entries()) held += entry.count();
+  TESSERA_CHECK_AS(Exit::file, cost(c).parameters <= 2 * held + 1000, file.name(), ": a model ", c.name,
+                   " of ", cost(c).parameters, " parameters does not fit the ", held, " numbers in the file");
+  auto model = std::make_unique<Vit>(c, std::nullopt);
   load_parameters(*model, file);
   return model;
 }

@@ -22,18 +22,17 @@ AdamW<T>::AdamW(const OptimizerConfig& config, int64_t count)
 template <class T>
 void AdamW<T>::update(const FlatParameters<T>& parameters, double lr, double gradient_scale) {
   const double t = double(this->steps());
-  // The bias corrections and the scale, folded into scalars: the loop is bound by memory.
+  // The bias corrections, folded into scalars: the loop is bound by memory.
   const T step_size = T(lr / (1 - std::pow(config_.beta1, t)));
   const T root_scale = T(1 / std::sqrt(1 - std::pow(config_.beta2, t)));
   const T beta1 = T(config_.beta1), beta2 = T(config_.beta2), eps = T(config_.eps);
-  const T fresh1 = T((1 - config_.beta1) * gradient_scale);
-  const T fresh2 = T((1 - config_.beta2) * gradient_scale * gradient_scale);
+  const T fresh1 = T(1 - config_.beta1), fresh2 = T(1 - config_.beta2), scale = T(gradient_scale);
 
   const auto part = [&](int64_t begin, int64_t end, T keep) {
     T *w = parameters.values + begin, *m = mean_.data() + begin, *v = square_.data() + begin;
     const T* gradients = parameters.gradients + begin;
     elements(end - begin, [=](int64_t i) {
-      const T g = gradients[i];
+      const T g = scale * gradients[i];
       m[i] = beta1 * m[i] + fresh1 * g;
       v[i] = beta2 * v[i] + fresh2 * (g * g);
       w[i] = keep * w[i] - step_size * m[i] / (std::sqrt(v[i]) * root_scale + eps);

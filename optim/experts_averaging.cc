@@ -6,7 +6,6 @@
 #include "engine/base/check.h"
 #include "engine/kernels/rows.h"
 #include "optim/blocks.h"
-#include "optim/known_name.h"
 
 namespace tessera {
 
@@ -49,10 +48,6 @@ struct Spread {
 double ShareRateSchedule::at(int64_t step) const {
   if (kind == Kind::constant || step >= ramp_steps) return rate;
   return rate * double(step) / double(ramp_steps);
-}
-
-ShareRateSchedule::Kind share_rate_kind(std::string_view name) {
-  return ShareRateSchedule::Kind(known_name("share rate schedule", name, {"constant", "linear"}));
 }
 
 template <class T>

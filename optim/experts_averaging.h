@@ -26,9 +26,6 @@ struct ShareRateSchedule {
   double at(int64_t step) const;
 };
 
-// "constant" or "linear"; another name is Error(Exit::usage).
-ShareRateSchedule::Kind share_rate_kind(std::string_view name);
-
 // For each parameter, with b the share rate and every right-hand side from the old values:
 //   W_i <- (1 - b) W_i + b / (E - 1) sum_{j != i} W_j
 // which is W_i <- mean + (1 - b E / (E - 1)) (W_i - mean): the mean stays, the deviations shrink. In place,

@@ -1,8 +1,8 @@
 #include "optim/optimizer.h"
 
 #include "engine/base/check.h"
+#include "engine/base/nearest_name.h"
 #include "optim/adamw.h"
-#include "optim/known_name.h"
 #include "optim/sgd.h"
 
 namespace tessera {
@@ -19,9 +19,10 @@ void Optimizer<T>::step(const FlatParameters<T>& parameters, double lr, double g
 
 template <class T>
 std::unique_ptr<Optimizer<T>> make_optimizer(const OptimizerConfig& config, int64_t count) {
-  if (known_name("optimizer", config.name, {"adamw", "sgd"}) == 0)
-    return std::make_unique<AdamW<T>>(config, count);
-  return std::make_unique<Sgd<T>>(config, count);
+  if (config.name == "adamw") return std::make_unique<AdamW<T>>(config, count);
+  if (config.name == "sgd") return std::make_unique<Sgd<T>>(config, count);
+  fail(Exit::usage, "optimizer '", config.name, "' is not known; did you mean '",
+       nearest_name(config.name, {"adamw", "sgd"}), "'? There are adamw and sgd");
 }
 
 template class Optimizer<float>;

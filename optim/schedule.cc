@@ -4,13 +4,8 @@
 #include <numbers>
 
 #include "engine/base/check.h"
-#include "optim/known_name.h"
 
 namespace tessera {
-
-ScheduleConfig::Kind schedule_kind(std::string_view name) {
-  return ScheduleConfig::Kind(known_name("schedule", name, {"cosine", "constant"}));
-}
 
 double learning_rate(const ScheduleConfig& config, int64_t step) {
   const bool cosine = config.kind == ScheduleConfig::Kind::cosine;

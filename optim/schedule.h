@@ -19,9 +19,6 @@ struct ScheduleConfig {
   int64_t total_steps = 0;  // cosine only
 };
 
-// "cosine" or "constant"; another name is Error(Exit::usage).
-ScheduleConfig::Kind schedule_kind(std::string_view name);
-
 // The learning rate of step `step`, counted from 0. Linear from warmup_lr at step 0 to lr at step
 // warmup_steps. Then lr for good, or a half cosine (Loshchilov & Hutter, "SGDR", 2017, without restarts) down
 // to min_lr at total_steps, where it stays. A cosine that ends before its warm-up does is Error(Exit::usage).

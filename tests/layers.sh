@@ -4,6 +4,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 layers=(engine/base engine/io engine/tensor engine/kernels engine/cpu engine/ops optim nn models data train cli)
 bad=0
+for layer in "${layers[@]}"; do
+  [[ -d $layer ]] || { echo "layers: there is no folder $layer" >&2; bad=1; }
+done
 for i in "${!layers[@]}"; do
   for later in "${layers[@]:i+1}"; do
     if grep -rnE "#include \"$later/" "${layers[i]}" --include='*.h' --include='*.cc' --include='*.cu'; then

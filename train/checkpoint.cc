@@ -32,6 +32,7 @@ void save_checkpoint(const std::string& path, const RunConfig& config, const Run
       {"best_top1", state.best_top1},
       {"epoch_loss", state.epoch_loss},
       {"epoch_correct", state.epoch_correct},
+      {"epoch_gradient_norm", state.epoch_gradient_norm},
       {"data_fingerprint",
        state.data_fingerprint}}.dump();
   writer.write(path);
@@ -66,14 +67,20 @@ RunState load_checkpoint(const SafetensorsFile& file, Vit& model, Optimizer<floa
                      ": metadata ", kStateKey, " has no number ", key);
     return json[key];
   };
-  state.step = number("step").get<int64_t>();
+  const auto integer = [&](const char* key) {
+    TESSERA_CHECK_AS(Exit::file, number(key).is_number_integer(), file.name(), ": metadata ", kStateKey, ": ",
+                     key, " is not an integer");
+    return number(key).get<int64_t>();
+  };
+  state.step = integer("step");
   TESSERA_CHECK_AS(Exit::file, state.step >= 0, file.name(), ": metadata ", kStateKey,
                    ": step = ", state.step);
   state.best_top1 = number("best_top1").get<double>();
   state.epoch_loss = number("epoch_loss").get<double>();
-  state.epoch_correct = number("epoch_correct").get<int64_t>();
+  state.epoch_correct = integer("epoch_correct");
+  state.epoch_gradient_norm = number("epoch_gradient_norm").get<double>();
   state.data_fingerprint = number("data_fingerprint").get<uint64_t>();
-  optimizer.set_steps(number("optimizer_steps").get<int64_t>());
+  optimizer.set_steps(integer("optimizer_steps"));
   return state;
 }
 

@@ -19,6 +19,7 @@ struct RunState {
   // Sums since the epoch began, for its line of the log.
   double epoch_loss = 0;
   int64_t epoch_correct = 0;
+  double epoch_gradient_norm = 0;
   uint64_t data_fingerprint = 0;
 };
 

@@ -48,7 +48,9 @@ void apply_all(RunConfig& config, const std::vector<Setting>& settings) {
         if (model_name) {
           std::string name;
           Field(setting.key, name).set(setting.value);
+          const MoeConfig moe = config.model.moe;  // a method, not part of the named model
           config.model = model_by_name(name);
+          config.model.moe = moe;
         } else {
           set_field(fields(config), setting.key, setting.value);
         }
@@ -161,6 +163,10 @@ void validate(const RunConfig& c) {
   need(c.train.warmup_epochs >= 0 && c.train.warmup_epochs <= c.train.epochs, "schedule.warmup_epochs",
        c.train.warmup_epochs, "must be from 0 to train.epochs");
   need(std::isfinite(c.schedule.lr) && c.schedule.lr >= 0, "optim.lr", c.schedule.lr, "must not be negative");
+  need(std::isfinite(c.schedule.min_lr) && c.schedule.min_lr >= 0, "schedule.min_lr", c.schedule.min_lr,
+       "must not be negative");
+  need(std::isfinite(c.schedule.warmup_lr) && c.schedule.warmup_lr >= 0, "schedule.warmup_lr",
+       c.schedule.warmup_lr, "must not be negative");
   need(c.data.limit >= 0, "data.limit", c.data.limit, "must not be negative");
   need(c.data.test_limit >= 0, "data.test_limit", c.data.test_limit, "must not be negative");
   need(c.data.padding >= 0 && c.data.padding <= 1024, "data.padding", c.data.padding,
@@ -168,7 +174,7 @@ void validate(const RunConfig& c) {
   need(c.data.workers >= 0 && c.data.workers <= 256, "data.workers", c.data.workers, "must be from 0 to 256");
   need(c.ewa.ramp > 0 && c.ewa.ramp <= 1, "ewa.ramp", c.ewa.ramp, "must be in (0,1]");
   if (c.model.is_moe()) {
-    const double limit = 1 - 1 / double(c.model.moe.experts);
+    const double E = double(c.model.moe.experts), limit = (E - 1) / E;
     need(c.ewa.share_rate >= 0 && c.ewa.share_rate <= limit, "ewa.share_rate", c.ewa.share_rate,
          "must be from 0 to (E-1)/E, beyond which experts would step past their mean");
   }
@@ -178,75 +184,45 @@ void validate(const RunConfig& c) {
 const std::vector<Preset>& presets() {
   // The demo's settings are ours. CIFAR-100: "Vision Transformer for Small-Size Datasets" (arXiv 2112.13492)
   // without its AutoAugment, Mixup, CutMix and random erasing.
+  static const std::string fashion = R"(
+[model]
+name = "vit_small_image_28"
+patch = 7
+dim = 64
+depth = 6
+heads = 4
+drop_path = 0.0
+[data]
+folder = "/usr/share/datasets/fashion-mnist"
+[optim]
+lr = 0.003
+[schedule]
+warmup_epochs = 0.5
+[train]
+epochs = 3
+label_smoothing = 0.0
+)";
+  static const std::string cifar = R"(
+[model]
+name = "vit_small_image_32"
+[data]
+folder = "data/cifar-100-binary"
+flip = true
+padding = 4
+[schedule]
+warmup_epochs = 10
+[train]
+epochs = 100
+)";
+  static const std::string experts = R"(
+[model.moe]
+blocks = "every-2"
+)";
   static const std::vector<Preset> list{
-      {"fashion-mnist", "the demo: a small ViT on Fashion-MNIST, dense",
-       R"(
-[model]
-name = "vit_small_image_28"
-patch = 7
-dim = 64
-depth = 6
-heads = 4
-drop_path = 0.0
-[data]
-folder = "/usr/share/datasets/fashion-mnist"
-[optim]
-lr = 0.003
-[schedule]
-warmup_epochs = 0.5
-[train]
-epochs = 3
-label_smoothing = 0.0
-)"},
-      {"fashion-mnist-ewa", "the same with random-partition experts, averaged every step",
-       R"(
-[model]
-name = "vit_small_image_28"
-patch = 7
-dim = 64
-depth = 6
-heads = 4
-drop_path = 0.0
-[model.moe]
-blocks = "every-2"
-[data]
-folder = "/usr/share/datasets/fashion-mnist"
-[optim]
-lr = 0.003
-[schedule]
-warmup_epochs = 0.5
-[train]
-epochs = 3
-label_smoothing = 0.0
-)"},
-      {"cifar100", "ViT on CIFAR-100: 100 epochs, AdamW, crop and flip",
-       R"(
-[model]
-name = "vit_small_image_32"
-[data]
-folder = "data/cifar-100-binary"
-flip = true
-padding = 4
-[schedule]
-warmup_epochs = 10
-[train]
-epochs = 100
-)"},
-      {"cifar100-ewa", "the same with random-partition experts, averaged every step",
-       R"(
-[model]
-name = "vit_small_image_32"
-[model.moe]
-blocks = "every-2"
-[data]
-folder = "data/cifar-100-binary"
-flip = true
-padding = 4
-[schedule]
-warmup_epochs = 10
-[train]
-epochs = 100
-)"},
+      {"fashion-mnist", "the demo: a small ViT on Fashion-MNIST, dense", fashion},
+      {"fashion-mnist-ewa", "the same with random-partition experts, averaged every step", fashion + experts},
+      {"cifar100", "ViT on CIFAR-100: 100 epochs, AdamW, crop and flip", cifar},
+      {"cifar100-ewa", "the same with random-partition experts, averaged every step", cifar + experts},
   };
   return list;
 }

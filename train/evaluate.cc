@@ -10,6 +10,7 @@ namespace tessera {
 Evaluation evaluate(Replicas& replicas, const Dataset& data, const Normalization& normalization,
                     int64_t classes, int64_t batch, int64_t limit) {
   const int64_t K = classes;
+  batch = std::min(batch, limit > 0 ? std::min(limit, data.count) : data.count);
   Loader loader(data,
                 {.training = false, .batch_size = batch, .normalization = normalization, .limit = limit});
   std::vector<float> logits(size_t(batch * K));

@@ -19,8 +19,7 @@ struct Evaluation {
   double images_per_second = 0;
 };
 
-// Every sample once, in order, in eval mode. `limit`: only the first; 0: all. `stop` ends it early by
-// throwing.
+// Every sample once, in order, in eval mode. `limit`: only the first; 0: all.
 Evaluation evaluate(Replicas& replicas, const Dataset& data, const Normalization& normalization,
                     int64_t classes, int64_t batch = 256, int64_t limit = 0);
 

@@ -42,7 +42,9 @@ class Run {
  public:
   Run(const RunConfig& config, const std::string& folder, Progress progress);
 
-  void load(const SafetensorsFile& checkpoint);
+  // Goes on from a checkpoint; `max_steps` as in resume().
+  void load(const SafetensorsFile& checkpoint, int64_t max_steps);
+  void save();
   RunResult run();
 
  private:
@@ -52,8 +54,9 @@ class Run {
 
   StepResult step(const Batch& batch);
   void evaluate_test();
-  void end_epoch(int64_t epoch);
-  void save();
+  bool epoch_ends() const;  // the epoch's last step is done, and the epoch not yet evaluated
+  void end_epoch();
+  double deviation() const;
   Metadata metadata() const;
   void log_step(const Batch& batch, const StepResult& result, const StepTimes& times);
   [[noreturn]] void diverged(const Batch& batch, const StepResult& result);
@@ -68,7 +71,7 @@ class Run {
   Replicas replicas_;
   std::unique_ptr<Optimizer<float>> optimizer_;
   std::vector<StackedParameter> experts_;
-  int64_t total_steps_, last_step_, tested_step_ = -1;
+  int64_t total_steps_, last_step_, tested_step_ = -1, saved_step_ = -1;
   ShareRateSchedule share_rate_;
   RunState state_;
   RunResult result_;
@@ -101,6 +104,7 @@ Run::Run(const RunConfig& config, const std::string& folder, Progress progress)
       optimizer_(make_optimizer<float>(config.optim, model_.parameters().count())),
       experts_(stacked_parameters(model_)) {
   check_fit(config_.model, train_set_);
+  check_fit(config_.model, test_set_);
   const double per_epoch = double(loader_.steps_per_epoch());
   total_steps_ = std::max<int64_t>(1, std::llround(config_.train.epochs * per_epoch));
   last_step_ = config_.train.max_steps > 0 ? std::min(total_steps_, config_.train.max_steps) : total_steps_;
@@ -111,12 +115,16 @@ Run::Run(const RunConfig& config, const std::string& folder, Progress progress)
   state_.data_fingerprint = train_set_.fingerprint();
 }
 
-void Run::load(const SafetensorsFile& checkpoint) {
+void Run::load(const SafetensorsFile& checkpoint, int64_t max_steps) {
   const uint64_t own = state_.data_fingerprint;
   state_ = load_checkpoint(checkpoint, model_, *optimizer_);
   TESSERA_CHECK_AS(Exit::data, state_.data_fingerprint == own, "the images in ", config_.data.folder,
                    " are not those that the run was started with (fingerprints ", own, " and ",
                    state_.data_fingerprint, ")");
+  saved_step_ = state_.step;
+  const bool reached = config_.train.max_steps <= state_.step;
+  config_.train.max_steps = max_steps > 0 ? max_steps : reached ? 0 : config_.train.max_steps;
+  last_step_ = config_.train.max_steps > 0 ? std::min(total_steps_, config_.train.max_steps) : total_steps_;
 }
 
 StepResult Run::step(const Batch& batch) {
@@ -133,13 +141,15 @@ StepResult Run::step(const Batch& batch) {
   ++state_.step;
   state_.epoch_loss += result.loss;
   state_.epoch_correct += result.correct;
+  state_.epoch_gradient_norm += result.gradient_norm;
   return result;
 }
 
 void Run::diverged(const Batch& batch, const StepResult& result) {
   const Pass pass{.training = true, .seed = config_.train.seed, .step = uint32_t(state_.step)};
   std::string where = replicas_.first_non_finite({batch.images, batch.labels, batch.size()}, pass);
-  where = where.empty() ? "every output of the forward pass is finite, a gradient is not"
+  where = where.empty() ? std::string("every module's output is finite, the ") +
+                              (std::isfinite(result.loss) ? "gradient" : "loss") + " is not"
                         : "the first module whose output is not finite is " + where;
   const bool saved = std::filesystem::exists(files_.last());
   fail(Exit::diverged, "step ", state_.step + 1, ": loss ", result.loss, ", gradient norm ",
@@ -156,7 +166,14 @@ Metadata Run::metadata() const {
           {kDataNameKey, train_set_.name}};
 }
 
-void Run::save() { save_checkpoint(files_.last(), config_, state_, model_, *optimizer_, metadata()); }
+void Run::save() {
+  save_checkpoint(files_.last(), config_, state_, model_, *optimizer_, metadata());
+  saved_step_ = state_.step;
+}
+
+double Run::deviation() const {
+  return expert_deviation<float>(model_.parameters().flat().data<float>(), experts_);
+}
 
 void Run::log_step(const Batch& batch, const StepResult& result, const StepTimes& times) {
   const double accuracy = double(result.correct) / double(batch.size());
@@ -171,7 +188,7 @@ void Run::log_step(const Batch& batch, const StepResult& result, const StepTimes
                                 {"grad_norm", result.gradient_norm}};
     if (!experts_.empty()) {
       line["share_rate"] = share_rate_.at(state_.step - 1);
-      line["expert_deviation"] = expert_deviation<float>(model_.parameters().flat().data<float>(), experts_);
+      line["expert_deviation"] = deviation();
     }
     line["images_per_s"] = times.images_per_second;
     line["data_wait"] = times.data_wait;
@@ -190,32 +207,40 @@ void Run::evaluate_test() {
   tested_step_ = state_.step;
 }
 
-void Run::end_epoch(int64_t epoch) {
-  const double steps = double((state_.step - 1) % loader_.steps_per_epoch() + 1);
+bool Run::epoch_ends() const {
+  return state_.epoch_loss != 0 &&
+         (state_.step % loader_.steps_per_epoch() == 0 || state_.step >= total_steps_);
+}
+
+void Run::end_epoch() {
+  const int64_t epoch = (state_.step - 1) / loader_.steps_per_epoch();
+  const double steps = double(state_.step - epoch * loader_.steps_per_epoch());
+  const double train_loss = state_.epoch_loss / steps;
   nlohmann::ordered_json line{
       {"kind", "epoch"},
       {"step", state_.step},
       {"epoch", epoch},
-      {"train_loss", state_.epoch_loss / steps},
-      {"train_accuracy", double(state_.epoch_correct) / (steps * double(config_.train.batch))}};
-  const bool last = state_.step >= last_step_;
-  if ((epoch + 1) % config_.train.eval_every == 0 || last) {
-    result_.test =
-        evaluate(replicas_, test_set_, normalization_, config_.model.classes, 256, config_.data.test_limit);
+      {"train_loss", train_loss},
+      {"train_accuracy", double(state_.epoch_correct) / (steps * double(config_.train.batch))},
+      {"lr", learning_rate(config_.schedule, state_.step - 1)},
+      {"grad_norm", state_.epoch_gradient_norm / steps}};
+  if (!experts_.empty()) line["expert_deviation"] = deviation();
+  if ((epoch + 1) % config_.train.eval_every == 0 || state_.step >= total_steps_) {
+    evaluate_test();
     line["test_loss"] = result_.test.loss;
     line["test_top1"] = result_.test.top1;
     line["test_top5"] = result_.test.top5;
     line["test_images_per_s"] = result_.test.images_per_second;
-    progress_->note(text("epoch ", epoch + 1, ": train loss ", fixed(state_.epoch_loss / steps, 4),
-                         ", test loss ", fixed(result_.test.loss, 4), ", test top-1 ",
-                         fixed(100 * result_.test.top1, 2), "%"));
+    progress_->note(text("epoch ", epoch + 1, ": train loss ", fixed(train_loss, 4), ", test loss ",
+                         fixed(result_.test.loss, 4), ", test top-1 ", fixed(100 * result_.test.top1, 2),
+                         "%"));
     if (result_.test.top1 > state_.best_top1) {
       state_.best_top1 = result_.test.top1;
       save_model(files_.best(), model_, metadata());
     }
   }
   log_->write(line);
-  state_.epoch_loss = 0;
+  state_.epoch_loss = state_.epoch_gradient_norm = 0;
   state_.epoch_correct = 0;
   save();
 }
@@ -227,6 +252,7 @@ RunResult Run::run() {
   progress_ = std::make_unique<ProgressLine>(last_step_, state_.step, show_);
   loader_.seek(state_.step / per_epoch, state_.step % per_epoch);
   int64_t own_steps = 0;
+  if (epoch_ends()) end_epoch();  // the run was stopped between the epoch's last step and its evaluation
   while (state_.step < last_step_ && !interrupt.signal()) {
     const auto start = Clock::now();
     const double waited = loader_.data_wait_seconds();
@@ -237,14 +263,13 @@ RunResult Run::run() {
     result_.seconds += seconds;
     log_step(batch, result,
              {double(batch.size()) / seconds, (loader_.data_wait_seconds() - waited) / seconds});
-    if (state_.step % per_epoch == 0 || state_.step >= total_steps_)
-      end_epoch(batch.epoch);
-    else if (interrupt.signal() || state_.step >= last_step_ ||
-             (config_.train.checkpoint_every > 0 && state_.step % config_.train.checkpoint_every == 0))
-      save();
+    const bool last = state_.step >= last_step_;
+    const int64_t every = config_.train.checkpoint_every;
+    if (epoch_ends() || last || interrupt.signal() || (every > 0 && state_.step % every == 0)) save();
+    if (epoch_ends() && (last || !interrupt.signal())) end_epoch();
   }
   result_.interrupted = state_.step < last_step_ ? interrupt.signal() : 0;
-  if (result_.interrupted != 0 && own_steps == 0) save();
+  if (saved_step_ != state_.step) save();
   if (result_.interrupted == 0) {
     if (tested_step_ != state_.step) evaluate_test();
     save_model(files_.model(), model_, metadata());
@@ -258,16 +283,22 @@ RunResult Run::run() {
 
 }  // namespace
 
-RunResult train(const RunConfig& config, const std::string& folder, Progress progress) {
+RunResult train(const RunConfig& given, const std::string& folder, Progress progress) {
+  RunConfig config = given;
   validate(config);
   if (config.train.threads > 0) set_thread_count(config.train.threads);
-  std::error_code ignored;
-  TESSERA_CHECK_AS(Exit::usage,
-                   !std::filesystem::exists(folder) || std::filesystem::is_empty(folder, ignored), folder,
-                   ": is not empty; name another folder, or go on with that run by --resume ", folder);
+  // What the bits depend on is written down.
+  config.train.threads = thread_count();
+  config.data.folder = std::filesystem::absolute(config.data.folder).lexically_normal().string();
+  std::error_code error;
+  remove_stale_temporaries(folder);
+  TESSERA_CHECK_AS(Exit::usage, !std::filesystem::exists(folder) || std::filesystem::is_empty(folder, error),
+                   folder, ": is not empty; name another folder, or go on with that run by --resume ",
+                   folder);
   Run run(config, folder, progress);
-  std::filesystem::create_directories(folder, ignored);
-  TESSERA_CHECK(std::filesystem::is_directory(folder), folder, ": cannot be made: ", ignored.message());
+  std::filesystem::create_directories(folder, error);
+  TESSERA_CHECK(std::filesystem::is_directory(folder), folder, ": cannot be made: ", error.message());
+  run.save();  // from here on a kill at any moment leaves a run that can be resumed
   write_file_atomically(RunFiles{folder}.config(), to_toml(config));
   return run.run();
 }
@@ -279,11 +310,10 @@ RunConfig run_config_of(const std::string& folder) {
 RunResult resume(const std::string& folder, Progress progress, int64_t max_steps) {
   remove_stale_temporaries(folder);
   const SafetensorsFile checkpoint(RunFiles{folder}.last());
-  RunConfig config = checkpoint_config(checkpoint);
-  config.train.max_steps = max_steps;
-  if (config.train.threads > 0) set_thread_count(config.train.threads);
+  const RunConfig config = checkpoint_config(checkpoint);
+  set_thread_count(config.train.threads);
   Run run(config, folder, progress);
-  run.load(checkpoint);
+  run.load(checkpoint, max_steps);
   return run.run();
 }
 

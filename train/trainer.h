@@ -27,9 +27,9 @@ struct RunResult {
   int64_t steps = 0;
   double seconds = 0;            // of this process's steps, without evaluation
   double images_per_second = 0;  // in training
-  Evaluation test;               // of the weights at the end
-  double best_top1 = 0;
-  int interrupted = 0;  // the signal that ended the run early; 0: it is complete
+  Evaluation test;        // of the weights at the end; after an interruption of an earlier epoch, if any
+  double best_top1 = -1;  // below 0: none was measured
+  int interrupted = 0;    // the signal that ended the run early; 0: it is complete
 };
 
 enum class Progress { automatic, quiet };
@@ -39,7 +39,7 @@ enum class Progress { automatic, quiet };
 // finite ends in Error(diverged) that names the first module whose output is not finite; the last checkpoint
 // stays.
 RunResult train(const RunConfig& config, const std::string& folder, Progress progress = Progress::automatic);
-// `max_steps` stops it early again; 0: not.
+// `max_steps` stops it early again; 0: where it was to stop, if it has not been there yet.
 RunResult resume(const std::string& folder, Progress progress = Progress::automatic, int64_t max_steps = 0);
 
 // The configuration of the run in `folder`, from its last checkpoint.

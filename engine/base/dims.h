@@ -1,9 +1,11 @@
-// Dims binds the project's letters to sizes and checks that equal letters agree, so a shape comment cannot
-// rot:
+// Dims binds the project's letters to sizes and checks that equal letters agree, so that a shape comment
+// cannot rot:
 //
 //   Dims dim("linear");
-//   dim(x, "x(*,C)")(weight, "weight(O,C)");      // throws: linear: x(8,65,192) and weight(576,384) differ
-//   in C const int64_t rows = dim['*'], O = dim['O'];
+//   dim(x, "x(*,C)")(weight, "weight(O,C)");
+//   const int64_t rows = dim['*'], O = dim['O'];
+//
+// throws "linear: x(8,65,192) and weight(576,384) differ in C: 192 and 384" where they do not.
 //
 // B batch, N tokens, C channels, H heads, D head size, E experts, M rows of one expert, O outputs, K classes,
 // P patch. '*' first in a pattern takes all leading axes; a digit demands just that size.

@@ -39,7 +39,7 @@ class FirstError {
 
 }  // namespace detail
 
-// Calls f(begin, end) on contiguous pieces of [0, n), none shorter than `grain` but the last. The cut depends
+// Calls f(begin, end) on contiguous pieces of [0, n), of about `grain` or more each. The cut depends
 // on n, grain and the thread count alone. Nested calls run serially.
 template <class F>
 void parallel_for(int64_t n, int64_t grain, F&& f) {
@@ -64,7 +64,9 @@ void on_workers(int workers, F&& f) {
   if (workers <= 1) return f(0);
   detail::FirstError error;
 #pragma omp parallel num_threads(workers)
-  error.guard([&] { f(omp_get_thread_num()); });
+  error.guard([&] {  // there may be fewer threads than workers
+    for (int w = omp_get_thread_num(); w < workers; w += omp_get_num_threads()) f(w);
+  });
   error.rethrow();
 }
 

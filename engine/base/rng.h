@@ -63,7 +63,7 @@ struct Draw {
 // (Mitchell et al., "Bandwidth-optimal random shuffling for GPUs", 2021). The round keys are Philox words.
 class Permutation {
  public:
-  Permutation(uint64_t n, const Draw& draw) : n_(n) {
+  Permutation(uint64_t n, const Draw& draw) : n_(n) {  // n > 0
     while ((uint64_t{1} << (2 * half_bits_)) < n) ++half_bits_;
     for (int i = 0; i < kRounds / 4; ++i) {
       const auto words = draw.block(uint64_t(i));

@@ -34,6 +34,9 @@ class Shape {
     sizes_[size_t(rank_++)] = size;
   }
 
+  // A negative axis counted from the front.
+  int axis(int axis) const { return checked(axis); }
+
   // Product of all sizes; an overflow is an error.
   int64_t count() const { return count(0, rank_); }
   int64_t count(int first, int last) const {

@@ -22,7 +22,7 @@ void each_row(const Gemm<T>& g, F f) {
   for (int64_t i = 0; i < g.m; ++i) f(g.c + i * g.ldc);
 }
 
-// One thread's product.
+// A whole product or one thread's part of one.
 template <class T>
 void whole(const Gemm<T>& g) {
   if (g.k > 0)

@@ -10,8 +10,9 @@
 
 namespace tessera {
 
-// For each column j < columns and each of the K sums: out[k][j] = beta[k] * out[k][j] + sum_i f(i, j)[k].
-// f returns std::array<T, K>; the K sums share one pass over the rows. Null outputs are skipped.
+// For each column j < columns and each of the K sums: out[k][j] = sum_i f(i, j)[k], added to what was there
+// where beta[k] is 1 (otherwise it is 0). f returns std::array<T, K>; the K sums share one pass over the
+// rows. Null outputs are skipped.
 template <class T, size_t K, class F>
 void column_sums(int64_t rows, int64_t columns, const std::array<T*, K>& out, const std::array<T, K>& beta,
                  F f) {

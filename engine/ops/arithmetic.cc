@@ -60,7 +60,7 @@ template <class T, class F>
 void reduce_into(const Gradient& gx, const Broadcast& way, bool left, F term) {
   const auto dx = gx.target<T>();
   if (!dx) return;
-  if (gx.shape() == way.shape && way.shape.count() == gx.shape().count()) {
+  if (gx.shape().count() == way.shape.count()) {
     way.each_row([&](int64_t at, int64_t oa, int64_t ob, int64_t n, int64_t sa, int64_t sb) {
       const int64_t other = left ? ob : oa, step = left ? sb : sa;
 #pragma omp simd

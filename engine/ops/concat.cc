@@ -7,6 +7,7 @@ namespace tessera {
 
 Tensor concat(const std::vector<Tensor>& parts, int axis) {
   TESSERA_CHECK(!parts.empty(), "concat: no parts");
+  axis = parts[0].shape().axis(axis);
   Shape shape = parts[0].shape();
   int64_t total = 0;
   for (const Tensor& part : parts) {

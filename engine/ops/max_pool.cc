@@ -23,9 +23,10 @@ struct Pool {
   template <class F>
   void each_plane(F f) const {
     constexpr int64_t kElementsPerTask = 16384;
-    parallel_for(planes, std::max<int64_t>(1, kElementsPerTask / (H * W)), [&](int64_t begin, int64_t end) {
-      for (int64_t plane = begin; plane < end; ++plane) f(plane);
-    });
+    parallel_for(planes, std::max<int64_t>(1, kElementsPerTask / std::max<int64_t>(1, H * W)),
+                 [&](int64_t begin, int64_t end) {
+                   for (int64_t plane = begin; plane < end; ++plane) f(plane);
+                 });
   }
 };
 

@@ -6,6 +6,7 @@
 namespace tessera {
 
 Tensor mean(const Tensor& x, int axis) {
+  axis = x.shape().axis(axis);
   const int64_t outer = x.shape().count(0, axis), size = x.size(axis);
   const int64_t inner = x.shape().count(axis + 1, x.rank());
   TESSERA_CHECK(size > 0, "mean: axis ", axis, " of x", x.shape(), " is empty");

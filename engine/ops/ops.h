@@ -36,6 +36,7 @@ Tensor matmul(const Tensor& a, const Tensor& b, bool transpose_a = false, bool t
 Tensor layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, double eps = 1e-6);
 // x(B,C,H,W) over (B,H,W); training: batch statistics, and running_mean, running_var (C) are updated in place
 // by `momentum` (the variance unbiased); otherwise the running ones are used.
+// Training is for one thread at a time: replicas would each see statistics of their own.
 Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, Tensor& running_mean,
                   Tensor& running_var, bool training, double momentum = 0.1, double eps = 1e-5);
 
@@ -74,13 +75,14 @@ Tensor combine_rows(const Tensor& x, const Tensor& order, const Tensor& residual
 Tensor embed_tokens(const Tensor& x, const Tensor& cls, const Tensor& position);
 
 // ---- convolution (conv2d.cc, max_pool.cc)
-// x(B,C,H,W), weight(O,C,h,w), bias(O): out (B,O,H',W'), zero padding.
+// x(B,C,H,W), weight(O,C,h,w), bias(O) or none: out (B,O,H',W'), zero padding.
 Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t stride, int64_t padding);
 Tensor max_pool(const Tensor& x, int64_t kernel, int64_t stride, int64_t padding);
 
-// ---- noise (dropout.cc): drawn by the sample's place in the whole batch, so that cutting a batch changes
-// nothing Zeroes elements with probability `rate`, the others divided by 1 - rate. `first_sample`: place of
-// x's first sample (axis 0) in the batch.
+// ---- noise (dropout.cc): drawn by the sample's place in the whole batch, so that cutting it changes nothing
+//
+// Zeroes elements with probability `rate`, the others divided by 1 - rate. `first_sample`: place of x's
+// first sample (axis 0) in the batch.
 Tensor dropout(const Tensor& x, double rate, const Draw& draw, int64_t first_sample);
 // Per sample 0 (with probability `rate`) or 1 / (1 - rate), a constant (B) for linear_residual.
 Tensor drop_path_scale(int64_t B, double rate, const Draw& draw, int64_t first_sample, DType dtype);

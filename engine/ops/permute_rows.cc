@@ -1,7 +1,5 @@
 // permute_rows: y_i = x_order(i); unpermute_rows: y_order(i) = x_i. Each is the other's backward, so
 // dispatching tokens to experts and combining them needs no atomics.
-#include <cstring>
-
 #include "engine/kernels/rows.h"
 #include "engine/ops/cases.h"
 #include "engine/ops/elementary.h"
@@ -14,9 +12,13 @@ void check_order(const char* op, const Tensor& x, const Tensor& order) {
   Dims dim(op);
   dim(x, "x(M,C)")(order, "order(M)");
   const int32_t* index = order.data<int32_t>();
-  for (int64_t i = 0; i < order.count(); ++i)
-    TESSERA_CHECK(index[i] >= 0 && index[i] < order.count(), op, ": order holds ", index[i], " at ", i,
-                  ", which is no row of x", x.shape());
+  std::vector<char> seen(size_t(order.count()), 0);
+  for (int64_t i = 0; i < order.count(); ++i) {
+    const bool fits = index[i] >= 0 && index[i] < order.count();
+    TESSERA_CHECK(fits && !seen[size_t(index[i])], op, ": order holds ", index[i], " at ", i, ", which is ",
+                  fits ? "there twice" : "no row", " of x", x.shape());
+    seen[size_t(index[i])] = 1;
+  }
 }
 
 // to_i = from_order(i)

@@ -1,6 +1,4 @@
 // slice: elements begin to end along one axis; the gradient outside is 0.
-#include <cstring>
-
 #include "engine/ops/cases.h"
 #include "engine/ops/elementary.h"
 #include "engine/ops/ops.h"
@@ -8,6 +6,7 @@
 namespace tessera {
 
 Tensor slice(const Tensor& x, int axis, int64_t begin, int64_t end) {
+  axis = x.shape().axis(axis);
   const int64_t size = x.size(axis);
   TESSERA_CHECK(0 <= begin && begin <= end && end <= size, "slice: [", begin, ",", end,
                 ") is not inside axis ", axis, " of x", x.shape());

@@ -65,6 +65,7 @@ void Arena::end_step() {
     plans_[key_] = std::move(recording_);
   } else if (mode_ == Mode::replay && (deviated_ || event_ != plan_->events.size())) {
     plans_.erase(key_);
+    plan_ = nullptr;
   }
   if (mode_ != Mode::idle && live_.empty()) {  // planned from now on: the pool is not needed
     for (const auto& [block, size] : pool_sizes_) std::free(block);
@@ -118,8 +119,6 @@ void Arena::release(void* block) {
 // Largest first, each block at the lowest offset that is free during its whole life.
 void Arena::assign_offsets(Plan& plan) {
   auto& blocks = plan.blocks;
-  for (Block& block : blocks)
-    if (block.death < 0) block.death = int(plan.events.size());
   std::vector<int> order(blocks.size());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(),

@@ -53,7 +53,7 @@ class Arena {
  private:
   struct Block {
     size_t bytes = 0, offset = 0;
-    int birth = 0, death = 0;  // events; a block never freed in its step dies at the end
+    int birth = 0, death = 0;  // events
   };
   struct Plan {
     std::vector<int> events;  // -1: allocation; i: release of block i

@@ -29,9 +29,11 @@ void Tape::backward(const Tensor& loss, double seed) {
                 "backward: the loss does not depend on anything that requires a gradient");
   const Scope off(nullptr);
   for_float("backward", loss.dtype(), [&]<class T>() { *loss.gradient().target<T>().data = T(seed); });
-  while (!nodes_.empty()) {
-    Node node = std::move(nodes_.back());
-    nodes_.pop_back();
+  std::vector<Node> nodes = std::move(nodes_);  // gone too if a closure throws
+  nodes_.clear();
+  while (!nodes.empty()) {
+    Node node = std::move(nodes.back());
+    nodes.pop_back();
     if (!node.output.written()) continue;  // the loss does not depend on it
     for (const Saved& saved : node.saved)
       if (const auto storage = saved.storage.lock())

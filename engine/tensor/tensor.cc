@@ -28,8 +28,11 @@ Memory::~Memory() {
 }  // namespace detail
 
 Tensor::Tensor(const Shape& shape, DType dtype) : shape_(shape), dtype_(dtype) {
+  int64_t size = 0;
+  TESSERA_CHECK_AS(Exit::device, !__builtin_mul_overflow(shape.count(), bytes(dtype), &size),
+                   "out of memory: a tensor of ", shape, " cannot be addressed");
   storage_ = std::make_shared<detail::Storage>();
-  storage_->memory = std::make_unique<detail::Memory>(shape.count() * bytes(dtype));
+  storage_->memory = std::make_unique<detail::Memory>(size);
 }
 
 Tensor Tensor::zeros(const Shape& shape, DType dtype) {

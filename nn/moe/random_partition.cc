@@ -43,7 +43,7 @@ Dispatch random_partition(PartitionScope scope, int64_t E, int64_t B, int64_t N,
     case PartitionScope::replica: {
       // Each micro-batch has draws of its own, told apart by its first sample.
       Draw own = draw;
-      own.site ^= uint32_t(pass.first_sample + 1) << 12;
+      own.site = draw.block(uint64_t(pass.first_sample))[0];
       cut(
           B * N, [](int64_t row) { return row; }, own);
       break;

@@ -15,7 +15,8 @@ namespace tessera {
 enum class PartitionScope {
   batch,      // all B*N rows of the whole batch, whatever micro-batch they are computed in: the reference
   per_image,  // one permutation of the N tokens, shared by all images
-  replica,    // the rows of each micro-batch: the same in distribution, and the expert sizes never vary
+  replica,    // the rows of each micro-batch: expert sizes never vary, but the draws depend on how a batch is
+              // cut
 };
 
 // Rows in the order of their experts: rows order[offsets[e]] to order[offsets[e+1]] belong to expert e.
@@ -24,7 +25,8 @@ struct Dispatch {
   std::vector<int64_t> offsets;  // E + 1
 };
 
-// The part of row i when `size` rows are cut into E parts, the first (size mod E) of them one larger.
+// The part of the row at `place` when `size` rows are cut into E parts, the first (size mod E) of them one
+// larger.
 int64_t part_of(int64_t place, int64_t size, int64_t E);
 
 // From each row's expert to the rows in the experts' order.
