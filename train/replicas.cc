@@ -10,7 +10,12 @@
 namespace tessera {
 namespace {
 
-constexpr int64_t kRowsInFlight = 520;
+// Images of a micro-batch: enough rows for full products, few enough for the cache. Experts share the rows
+// and each reads and adds to weights of its own, so a model with experts takes twice as many.
+int64_t images_in_flight(const ModelConfig& config) {
+  constexpr int64_t kRows = 520;
+  return std::max<int64_t>(1, (config.is_moe() ? 2 : 1) * kRows / config.tokens());
+}
 
 int64_t largest_logit(const float* row, int64_t K) { return std::max_element(row, row + K) - row; }
 
@@ -22,8 +27,7 @@ uint64_t arena_key(int64_t samples, bool training) { return uint64_t(samples) * 
 Replicas::Replicas(Vit& model, const ReplicaOptions& options)
     : model_(model),
       counts_(model.parameters().counts()),
-      micro_batch_(options.micro_batch > 0 ? options.micro_batch
-                                           : std::max<int64_t>(1, kRowsInFlight / model.config().tokens())) {
+      micro_batch_(options.micro_batch > 0 ? options.micro_batch : images_in_flight(model.config())) {
   const int workers = options.workers > 0 ? options.workers : thread_count();
   for (int w = 0; w < workers; ++w) workers_.push_back(std::make_unique<Worker>());
 }

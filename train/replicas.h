@@ -17,7 +17,7 @@ namespace tessera {
 
 struct ReplicaOptions {
   int workers = 0;          // threads; 0: all
-  int64_t micro_batch = 0;  // images a worker takes at a time; 0: what keeps some 520 token rows in flight
+  int64_t micro_batch = 0;  // images a worker takes at a time; 0: some 520 token rows, 1040 with experts
 };
 
 // A whole batch on the host.
