@@ -1,18 +1,23 @@
 // Whole runs of the program on a tiny set: resuming to the bit, kills at any moment, signals, divergence; and
 // the step itself, however the batch is cut.
 #include <doctest/doctest.h>
+#include <signal.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <memory>
 #include <thread>
 
+#include "engine/base/parallel.h"
 #include "models/registry.h"
 #include "tests/data_files.h"
 #include "tests/process.h"
 #include "tests/worst.h"
 #include "train/config.h"
 #include "train/replicas.h"
+#include "train/signals.h"
 
 namespace tessera {
 namespace {
@@ -105,6 +110,35 @@ TEST_CASE("a run stopped in the middle of an epoch goes on in another process to
       std::filesystem::remove_all(runs / "asked");
     }
   }
+}
+
+// A handler on a computing thread would overwrite what oneDNN keeps below its stack pointer.
+TEST_CASE("no computing thread receives the signals that a run notes") {
+  const auto blocked = [] {
+    sigset_t mask;
+    pthread_sigmask(SIG_SETMASK, nullptr, &mask);
+    return sigismember(&mask, SIGINT) && sigismember(&mask, SIGTERM);
+  };
+  const auto blocking_threads = [&] {
+    std::atomic<int> count = 0;
+    parallel_for(thread_count(), 1, [&](int64_t, int64_t) { count += blocked(); });
+    return count.load();
+  };
+  CHECK(blocking_threads() == 0);
+  {
+    const InterruptGuard guard;
+    CHECK(blocking_threads() == thread_count());
+    bool inherited = false;
+    std::thread([&] { inherited = blocked(); }).join();
+    CHECK(inherited);
+    CHECK(guard.signal() == 0);
+    kill(getpid(), SIGTERM);
+    for (int i = 0; i < 2000 && guard.signal() == 0; ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    CHECK(guard.signal() == SIGTERM);
+    CHECK(blocking_threads() == thread_count());
+  }
+  CHECK(blocking_threads() == 0);
 }
 
 TEST_CASE("a loss that is not finite ends the run and names the module") {

@@ -1,35 +1,51 @@
 #include "train/signals.h"
 
 #include <csignal>
+#include <initializer_list>
+
+#include "engine/base/parallel.h"
 
 namespace tessera {
 namespace {
 
-volatile std::sig_atomic_t received = 0;
-struct sigaction former_int, former_term;
+constexpr int kEnd = SIGURG;  // ends the receiver; ignored by default, so it harms nobody at any time
 
-void note(int signal) { received = signal; }
+sigset_t set_of(std::initializer_list<int> signals) {
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int signal : signals) sigaddset(&set, signal);
+  return set;
+}
 
-void install(int signal, struct sigaction* former) {
-  struct sigaction action {};
-  action.sa_handler = note;
-  action.sa_flags = SA_RESETHAND;  // the second one has the default effect
-  sigaction(signal, &action, former);
+// Threads that are made later inherit the caller's mask; those of the pool are here already.
+void on_all_threads(int how) {
+  const sigset_t set = set_of({SIGINT, SIGTERM, kEnd});
+#pragma omp parallel
+  pthread_sigmask(how, &set, nullptr);
+}
+
+void receive(std::atomic<int>& received) {
+  const sigset_t any = set_of({SIGINT, SIGTERM, kEnd}), interrupts = set_of({SIGINT, SIGTERM}),
+                 end = set_of({kEnd});
+  int signal = 0;
+  sigwait(&any, &signal);
+  if (signal == kEnd) return;
+  received = signal;
+  pthread_sigmask(SIG_UNBLOCK, &interrupts, nullptr);
+  sigwait(&end, &signal);
 }
 
 }  // namespace
 
 InterruptGuard::InterruptGuard() {
-  received = 0;
-  install(SIGINT, &former_int);
-  install(SIGTERM, &former_term);
+  on_all_threads(SIG_BLOCK);
+  receiver_ = std::thread([this] { receive(received_); });
 }
 
 InterruptGuard::~InterruptGuard() {
-  sigaction(SIGINT, &former_int, nullptr);
-  sigaction(SIGTERM, &former_term, nullptr);
+  pthread_kill(receiver_.native_handle(), kEnd);
+  receiver_.join();
+  on_all_threads(SIG_UNBLOCK);
 }
-
-int InterruptGuard::signal() const { return received; }
 
 }  // namespace tessera
