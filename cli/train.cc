@@ -30,6 +30,7 @@ constexpr Shortcut kShortcuts[] = {
     {"--moe", "BLOCKS", "model.moe.blocks", "Blocks with experts: none, every-2, last-2 or 1,3,5"},
     {"--experts", "N", "model.moe.experts", "Experts in each of these blocks"},
     {"--share-rate", "X", "ewa.share_rate", "How much of its weights an expert takes from the others a step"},
+    {"--init", "WEIGHTS", "train.init", "Fine-tune: start from a dense model's weights, of timm or of ours"},
     {"--epochs", "X", "train.epochs", "Passes over the training images"},
     {"--batch", "N", "train.batch", "Images a step"},
     {"--lr", "X", "optim.lr", "Highest learning rate"},
@@ -136,6 +137,8 @@ Ctrl-C finishes the step, saves and exits with 130.
 
   tessera train --preset fashion-mnist-ewa --out runs/ewa
   tessera train --preset cifar100 --data ~/cifar --set optim.lr=5e-4 --out runs/c100
+  tessera train --model deit_tiny_patch16_224 --init deit_tiny.safetensors --moe every-2 \
+    --data ~/flowers --set model.classes=102 --out runs/flowers
   tessera train --resume runs/ewa)",
           [](Arguments& args) -> Action {
             const auto o = std::make_shared<TrainOptions>();

@@ -7,17 +7,13 @@
 #include "optim/experts_averaging.h"
 
 namespace tessera {
-namespace {
 
-// blocks.3.moe.fc1.weight to blocks.3.mlp.fc1.weight
 std::string dense_name(const std::string& stacked) {
   const size_t at = stacked.find(".moe.");
   TESSERA_CHECK(at != std::string::npos, "fuse: the stacked parameter ", stacked,
                 " is not part of a mixture");
   return stacked.substr(0, at) + ".mlp." + stacked.substr(at + 5);
 }
-
-}  // namespace
 
 std::unique_ptr<Vit> fuse(const Vit& model) {
   auto dense = std::make_unique<Vit>(fused_config(model.config()), std::nullopt, model.parameters().dtype());

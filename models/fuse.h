@@ -3,10 +3,14 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "models/vit.h"
 
 namespace tessera {
+
+// The dense parameter that a mixture's stands for: blocks.3.moe.fc1.weight, blocks.3.mlp.fc1.weight.
+std::string dense_name(const std::string& stacked);
 
 // The dense model of a mixture; a dense model is copied as it is.
 std::unique_ptr<Vit> fuse(const Vit& model);

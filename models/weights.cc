@@ -5,13 +5,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 #include <nlohmann/json.hpp>
 
 namespace tessera {
-namespace {
 
-// Names without the prefixes that wrappers of other programs add.
 std::map<std::string, const TensorEntry*> plain_names(const SafetensorsFile& file) {
   std::map<std::string, const TensorEntry*> names;
   for (const TensorEntry& entry : file.entries()) {
@@ -37,8 +34,6 @@ Shape shape_of(const TensorEntry& entry) {
                    " are supported");
   return Shape(entry.shape.begin(), entry.shape.end());
 }
-
-}  // namespace
 
 void add_parameters(SafetensorsWriter& writer, const Vit& model) {
   for (const auto& p : model.parameters().parameters()) {

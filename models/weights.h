@@ -1,6 +1,7 @@
 // Models in safetensors files: timm's names and shapes, the configuration in the metadata.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -21,6 +22,11 @@ inline constexpr const char* kDataNameKey = "tessera.data_name";  // and that se
 // Names that begin so are a checkpoint's optimizer state, and no part of the model.
 inline const std::string kOptimizerPrefix = "optimizer.";
 
+// A file's model tensors, named without the prefixes that wrappers of other programs add (module.,
+// _orig_mod.).
+std::map<std::string, const TensorEntry*> plain_names(const SafetensorsFile& file);
+Shape shape_of(const TensorEntry& entry);
+
 // Adds all parameters and the model's metadata to a file being written.
 void add_parameters(SafetensorsWriter& writer, const Vit& model);
 // Writes all parameters atomically; `metadata` is added to the model's own.
@@ -31,8 +37,7 @@ void save_model(const std::string& path, const Vit& model, const Metadata& metad
 ModelConfig model_config_of(const SafetensorsFile& file);
 
 // Fills `model` from a file. Every parameter must be there in its shape and nothing else; all that is
-// missing, unexpected or of another shape is listed in one error (file). Wrappers' prefixes (module.,
-// _orig_mod.) are dropped.
+// missing, unexpected or of another shape is listed in one error (file).
 void load_parameters(Vit& model, const SafetensorsFile& file);
 
 // Both steps. `config` overrides what the file says.

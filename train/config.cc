@@ -89,6 +89,7 @@ Fields fields(RunConfig& c) {
                    {"ewa.share_rate", c.ewa.share_rate},
                    {"ewa.schedule", c.ewa.schedule, kShareRates},
                    {"ewa.ramp", c.ewa.ramp},
+                   {"train.init", c.train.init},
                    {"train.epochs", c.train.epochs},
                    {"train.max_steps", c.train.max_steps},
                    {"train.batch", c.train.batch},

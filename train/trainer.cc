@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/base/parallel.h"
+#include "models/adapt.h"
 #include "optim/clip.h"
 #include "train/checkpoint.h"
 #include "train/log.h"
@@ -42,6 +43,8 @@ class Run {
  public:
   Run(const RunConfig& config, const std::string& folder, Progress progress);
 
+  // Fine-tuning: starts from these weights, and says how they were changed.
+  void start_from(const SafetensorsFile& weights);
   // Goes on from a checkpoint; `max_steps` as in resume().
   void load(const SafetensorsFile& checkpoint, int64_t max_steps);
   void save();
@@ -113,6 +116,13 @@ Run::Run(const RunConfig& config, const std::string& folder, Progress progress)
   share_rate_ = {config_.ewa.schedule, config_.ewa.share_rate,
                  std::max<int64_t>(1, std::llround(config_.ewa.ramp * double(total_steps_)))};
   state_.data_fingerprint = train_set_.fingerprint();
+}
+
+void Run::start_from(const SafetensorsFile& weights) {
+  const std::vector<std::string> changes = tessera::start_from(model_, weights);
+  if (!show_) return;
+  std::fprintf(stderr, "weights from %s\n", weights.name().c_str());
+  for (const std::string& change : changes) std::fprintf(stderr, "  %s\n", change.c_str());
 }
 
 void Run::load(const SafetensorsFile& checkpoint, int64_t max_steps) {
@@ -295,7 +305,10 @@ RunResult train(const RunConfig& given, const std::string& folder, Progress prog
   TESSERA_CHECK_AS(Exit::usage, !std::filesystem::exists(folder) || std::filesystem::is_empty(folder, error),
                    folder, ": is not empty; name another folder, or go on with that run by --resume ",
                    folder);
+  if (!config.train.init.empty())
+    config.train.init = std::filesystem::absolute(config.train.init).lexically_normal().string();
   Run run(config, folder, progress);
+  if (!config.train.init.empty()) run.start_from(SafetensorsFile(config.train.init));
   std::filesystem::create_directories(folder, error);
   TESSERA_CHECK(std::filesystem::is_directory(folder), folder, ": cannot be made: ", error.message());
   run.save();  // from here on a kill at any moment leaves a run that can be resumed
