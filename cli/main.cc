@@ -11,8 +11,9 @@
 namespace tessera::cli {
 
 const std::vector<Command>& commands() {
-  static const std::vector<Command> list{train_command(), eval_command(), predict_command(), fuse_command(),
-                                         info_command(),  list_command(), bench_command()};
+  static const std::vector<Command> list{train_command(), eval_command(),     predict_command(),
+                                         fuse_command(),  info_command(),     list_command(),
+                                         bench_command(), study_ewa_command()};
   return list;
 }
 
@@ -26,7 +27,7 @@ std::string help() {
       "  tessera VERB --help       explains it\n"
       "  tessera --version\n\nVerbs\n";
   for (const Command& command : commands())
-    out += "  " + command.name + std::string(10 - command.name.size(), ' ') + command.summary + '\n';
+    out += "  " + command.name + std::string(11 - command.name.size(), ' ') + command.summary + '\n';
   return out + R"(
 From images to a fused model
   tessera train --preset fashion-mnist-ewa --out runs/ewa
@@ -42,7 +43,11 @@ Exit codes: 0 done, 1 other failure, 2 usage or configuration, 3 data, 4 weights
 )";
 }
 
-const Command& command_by_name(const std::string& name) {
+// The verb that the words begin with, in one word or two, which are taken away.
+const Command& take_command(std::vector<std::string>& words) {
+  const size_t count = words[0] == "study" && words.size() > 1 ? 2 : 1;
+  const std::string name = count == 2 ? words[0] + ' ' + words[1] : words[0];
+  words.erase(words.begin(), words.begin() + int64_t(count));
   std::vector<std::string> names;
   for (const Command& command : commands()) {
     if (command.name == name) return command;
@@ -66,8 +71,7 @@ int run(std::vector<std::string> words) {
     std::cout << "tessera " TESSERA_VERSION "\n";
     return 0;
   }
-  const Command& command = command_by_name(words[0]);
-  words.erase(words.begin());
+  const Command& command = take_command(words);
   Arguments arguments(command.name, command.summary, command.notes);
   const Action action = command.arguments(arguments);
   return arguments.parse(words) ? action() : 0;

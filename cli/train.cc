@@ -5,57 +5,24 @@
 
 #include "cli/commands.h"
 #include "cli/output.h"
-#include "engine/io/atomic_file.h"
+#include "cli/run_settings.h"
 #include "train/trainer.h"
 
 namespace tessera::cli {
 namespace {
 
-constexpr uint64_t kConfigBytesMax = 1 << 20;
-
 struct TrainOptions {
-  std::string preset, file, out, resume;
-  std::vector<std::string> set;
-  std::vector<std::pair<std::string, std::string>> shortcuts;
+  RunSettings settings;
+  std::string out, resume;
   bool quiet = false, print_config = false, json = false;
 };
-
-// Flags that stand for a key of the configuration.
-struct Shortcut {
-  const char *flag, *kind, *key, *help;
-};
-constexpr Shortcut kShortcuts[] = {
-    {"--data", "DIR", "data.folder", "Folder of the data set: IDX (MNIST family), CIFAR-10 or CIFAR-100"},
-    {"--model", "NAME", "model.name", "Model; `tessera list models` shows all"},
-    {"--moe", "BLOCKS", "model.moe.blocks", "Blocks with experts: none, every-2, last-2 or 1,3,5"},
-    {"--experts", "N", "model.moe.experts", "Experts in each of these blocks"},
-    {"--share-rate", "X", "ewa.share_rate", "How much of its weights an expert takes from the others a step"},
-    {"--init", "WEIGHTS", "train.init", "Fine-tune: start from a dense model's weights, of timm or of ours"},
-    {"--epochs", "X", "train.epochs", "Passes over the training images"},
-    {"--batch", "N", "train.batch", "Images a step"},
-    {"--lr", "X", "optim.lr", "Highest learning rate"},
-    {"--seed", "N", "train.seed", "Seed of all random numbers"},
-    {"--threads", "N", "train.threads", "Threads; 0: all"},
-    {"--max-steps", "N", "train.max_steps", "Stop after this many steps; the schedule stays as it is"},
-};
-
-// Defaults < preset < file < flags.
-RunConfig effective_config(const TrainOptions& o) {
-  RunConfig config;
-  if (!o.preset.empty()) apply_toml(config, preset_by_name(o.preset).toml, "preset " + o.preset);
-  if (!o.file.empty()) apply_toml(config, read_text(o.file, kConfigBytesMax, Exit::usage), o.file);
-  auto settings = key_values(o.set);
-  settings.insert(settings.end(), o.shortcuts.begin(), o.shortcuts.end());
-  apply_settings(config, settings);
-  validate(config);
-  return config;
-}
 
 // What a run that goes on may be told anew: where to stop. All else is its checkpoint's.
 int64_t steps_to_resume_to(const TrainOptions& o) {
   RunConfig config;
-  bool more = !o.preset.empty() || !o.file.empty() || !o.set.empty();
-  for (const auto& [key, value] : o.shortcuts) {
+  const RunSettings& given = o.settings;
+  bool more = !given.preset.empty() || !given.file.empty() || !given.set.empty();
+  for (const auto& [key, value] : given.shortcuts) {
     more = more || key != "train.max_steps";
     if (key == "train.max_steps") apply_settings(config, {{key, value}});
   }
@@ -106,7 +73,7 @@ int run(const TrainOptions& o) {
   TESSERA_CHECK_AS(Exit::usage, !resumes || o.out.empty(),
                    "--out starts a run and --resume goes on with one: give one of them");
   const int64_t max_steps = resumes ? steps_to_resume_to(o) : 0;
-  const RunConfig config = resumes ? run_config_of(o.resume) : effective_config(o);
+  const RunConfig config = resumes ? run_config_of(o.resume) : effective_config(o.settings);
   if (o.print_config) {
     std::cout << to_toml(config);
     return 0;
@@ -142,14 +109,7 @@ Ctrl-C finishes the step, saves and exits with 130.
   tessera train --resume runs/ewa)",
           [](Arguments& args) -> Action {
             const auto o = std::make_shared<TrainOptions>();
-            args.option("--preset", "NAME", o->preset, "Settings to start from; see `tessera list presets`");
-            args.option("-c,--config", "FILE", o->file, "TOML file of settings");
-            args.option("--set", "KEY=VALUE", o->set, "Any setting, such as optim.lr=3e-4");
-            for (const Shortcut& s : kShortcuts)
-              args.option(
-                  s.flag, s.kind,
-                  [o, key = s.key](const std::string& value) { o->shortcuts.emplace_back(key, value); },
-                  s.help);
+            declare(args, o->settings);
             args.option("-o,--out", "DIR", o->out, "New folder for the run");
             args.option("--resume", "DIR", o->resume, "Go on with the run in this folder, to the bit");
             args.flag("-q,--quiet", o->quiet, "No progress on standard error");

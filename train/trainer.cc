@@ -82,18 +82,6 @@ class Run {
   std::unique_ptr<ProgressLine> progress_;
 };
 
-// A model's classes, channels and size must be those of its data.
-void check_fit(const ModelConfig& model, const Dataset& data) {
-  const auto same = [&](const char* key, int64_t own, int64_t needed) {
-    TESSERA_CHECK_AS(Exit::usage, own == needed, "model.", key, " = ", own, ", but ", data.name, " has ",
-                     needed, "; set model.", key, " = ", needed);
-  };
-  same("channels", model.channels, data.channels);
-  same("image_size", model.image_size, data.height);
-  same("image_size", model.image_size, data.width);
-  same("classes", model.classes, data.classes());
-}
-
 Run::Run(const RunConfig& config, const std::string& folder, Progress progress)
     : config_(config),
       files_{folder},
@@ -292,6 +280,17 @@ RunResult Run::run() {
 }
 
 }  // namespace
+
+void check_fit(const ModelConfig& model, const Dataset& data) {
+  const auto same = [&](const char* key, int64_t own, int64_t needed) {
+    TESSERA_CHECK_AS(Exit::usage, own == needed, "model.", key, " = ", own, ", but ", data.name, " has ",
+                     needed, "; set model.", key, " = ", needed);
+  };
+  same("channels", model.channels, data.channels);
+  same("image_size", model.image_size, data.height);
+  same("image_size", model.image_size, data.width);
+  same("classes", model.classes, data.classes());
+}
 
 RunResult train(const RunConfig& given, const std::string& folder, Progress progress) {
   RunConfig config = given;

@@ -42,6 +42,9 @@ RunResult train(const RunConfig& config, const std::string& folder, Progress pro
 // `max_steps` stops it early again; 0: where it was to stop, if it has not been there yet.
 RunResult resume(const std::string& folder, Progress progress = Progress::automatic, int64_t max_steps = 0);
 
+// A model's classes, channels and size must be those of its data: else Error(Exit::usage).
+void check_fit(const ModelConfig& model, const Dataset& data);
+
 // The configuration of the run in `folder`, from its last checkpoint.
 RunConfig run_config_of(const std::string& folder);
 
