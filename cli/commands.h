@@ -27,6 +27,7 @@ Command info_command();
 Command list_command();
 Command bench_command();
 Command study_ewa_command();
+Command reproduce_command();
 
 const std::vector<Command>& commands();
 

@@ -10,7 +10,7 @@
 #include "engine/ops/cases.h"
 #include "models/flops.h"
 #include "models/registry.h"
-#include "train/config.h"
+#include "train/recipe.h"
 
 namespace tessera::cli {
 namespace {
@@ -53,6 +53,15 @@ Listing preset_names() {
   return list;
 }
 
+Listing recipe_names() {
+  Listing list{"ll", {"recipe", "what"}, {}};
+  for (const Recipe& recipe : recipes()) {
+    list.rows.push_back({recipe.name, recipe.title});
+    list.json.push_back({{"name", recipe.name}, {"title", recipe.title}, {"paper", recipe.paper}});
+  }
+  return list;
+}
+
 Listing keys() {
   Listing list{"ll", {"key", "default"}, {}};
   const auto settings = config_to_json(RunConfig{});
@@ -88,7 +97,8 @@ Listing devices() {
 
 int run(const ListOptions& o) {
   const std::vector<std::pair<std::string, Listing (*)()>> listings{
-      {"models", models}, {"presets", preset_names}, {"keys", keys}, {"ops", ops}, {"devices", devices}};
+      {"models", models}, {"presets", preset_names}, {"recipes", recipe_names}, {"keys", keys},
+      {"ops", ops},       {"devices", devices}};
   std::vector<std::string> names;
   for (const auto& [name, make] : listings) {
     names.push_back(name);
@@ -105,17 +115,18 @@ int run(const ListOptions& o) {
     return 0;
   }
   fail(Exit::usage, "list '", o.what, "' is not known; did you mean '", nearest_name(o.what, names),
-       "'? There are models, presets, keys, ops and devices");
+       "'? There are models, presets, recipes, keys, ops and devices");
 }
 
 }  // namespace
 
 Command list_command() {
-  return {"list", "models, presets, configuration keys, or the engine's ops",
-          "  tessera list models\n  tessera list presets\n  tessera list keys\n  tessera list ops",
+  return {"list", "models, presets, recipes, configuration keys, or the engine's ops",
+          "  tessera list models\n  tessera list presets\n  tessera list recipes\n  tessera list keys\n  "
+          "tessera list ops",
           [](Arguments& args) -> Action {
             const auto o = std::make_shared<ListOptions>();
-            args.required("WHAT", o->what, "models, presets, keys, ops or devices");
+            args.required("WHAT", o->what, "models, presets, recipes, keys, ops or devices");
             args.flag("--json", o->json, "The same as JSON");
             return [o] { return run(*o); };
           }};

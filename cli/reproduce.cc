@@ -1,0 +1,302 @@
+// tessera reproduce: the runs of a recipe side by side, with common seeds, and their table.
+#include <cmath>
+#include <csignal>
+#include <filesystem>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "cli/commands.h"
+#include "cli/model_file.h"
+#include "cli/output.h"
+#include "engine/io/atomic_file.h"
+#include "models/fuse.h"
+#include "train/recipe.h"
+#include "train/trainer.h"
+
+namespace tessera::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct ReproduceOptions {
+  std::string recipe, scale = "tiny", data, out;
+  std::vector<std::string> set;
+  int64_t seeds = 3, threads = 0;
+  bool quiet = false, json = false;
+};
+
+// One arm with one seed.
+struct Outcome {
+  double top1 = 0;                // of the model that counts: fused, where the arm says so
+  std::optional<double> mixture;  // before fusing
+  double seconds = 0;
+  bool diverged = false;
+};
+
+constexpr const char* kResult = "/result.json";
+constexpr uint64_t kResultBytesMax = 1 << 16;
+
+std::string file_safe(std::string name) {
+  for (char& c : name)
+    if (!std::isalnum(static_cast<unsigned char>(c))) c = '-';
+  return name;
+}
+
+void write_outcome(const std::string& folder, const Outcome& outcome) {
+  nlohmann::ordered_json json{
+      {"top1", outcome.top1}, {"seconds", outcome.seconds}, {"diverged", outcome.diverged}};
+  if (outcome.mixture) json["mixture_top1"] = *outcome.mixture;
+  write_file_atomically(folder + kResult, json.dump() + "\n");
+}
+
+std::optional<Outcome> read_outcome(const std::string& folder) {
+  if (!fs::exists(folder + kResult)) return std::nullopt;
+  const auto json = nlohmann::json::parse(read_text(folder + kResult, kResultBytesMax), nullptr, false);
+  TESSERA_CHECK_AS(Exit::file, json.is_object() && json.contains("top1") && json["top1"].is_number(), folder,
+                   kResult, ": no result of a run; remove the folder and start again");
+  Outcome outcome{json["top1"], std::nullopt, json.value("seconds", 0.0), json.value("diverged", false)};
+  if (json.contains("mixture_top1")) outcome.mixture = json["mixture_top1"].get<double>();
+  return outcome;
+}
+
+// What stops the whole command between two steps.
+struct Interrupted {
+  int signal;
+};
+
+double fused_top1(const RunConfig& config, const std::string& weights) {
+  const SafetensorsFile file(weights);
+  const auto fused = fuse(*load_model(file));
+  const Dataset test = load_dataset(config.data.folder, Split::test, config.data.name);
+  Replicas replicas(*fused, {});
+  return evaluate(replicas, test, normalization(test.name), config.model.classes, 256, config.data.test_limit)
+      .top1;
+}
+
+class Reproduction {
+ public:
+  Reproduction(const ReproduceOptions& o, const Recipe& recipe)
+      : o_(o), recipe_(recipe), scale_(o.scale == "full" ? Scale::full : Scale::tiny) {
+    folder_ = (o.out.empty() ? "runs/reproduce" : o.out) + "/" + recipe.name + "-" + o.scale;
+  }
+
+  const std::string& folder() const { return folder_; }
+
+  // By arm and seed.
+  std::vector<std::vector<Outcome>> run() {
+    std::vector<std::vector<Outcome>> outcomes(recipe_.arms.size());
+    for (int64_t seed = 0; seed < o_.seeds; ++seed)
+      for (size_t arm = 0; arm < recipe_.arms.size(); ++arm)
+        outcomes[arm].push_back(outcome_of(recipe_.arms[arm], seed));
+    return outcomes;
+  }
+
+ private:
+  std::string run_folder(const std::string& arm, int64_t seed) const {
+    return text(folder_, "/", file_safe(arm), "-seed", seed);
+  }
+
+  RunConfig config(const RecipeArm& arm, int64_t seed) const {
+    RunConfig config = config_of(recipe_, arm, scale_);
+    apply_settings(config, key_values(o_.set));
+    if (!o_.data.empty()) config.data.folder = o_.data;
+    TESSERA_CHECK_AS(Exit::usage, !config.data.folder.empty(), "recipe ", recipe_.name,
+                     " needs the data set ", config.data.name, ": give its folder by --data DIR");
+    config.train.seed += uint64_t(seed);
+    config.train.threads = int(o_.threads);
+    if (!arm.start_from.empty()) config.train.init = RunFiles{run_folder(arm.start_from, seed)}.model();
+    validate(config);
+    return config;
+  }
+
+  // A run is never taken for one with other settings: they are kept beside its folder.
+  void keep_settings(const std::string& folder, const std::string& settings) const {
+    const std::string file = folder + ".toml";
+    std::error_code error;
+    fs::create_directories(folder_, error);
+    TESSERA_CHECK(fs::is_directory(folder_), folder_, ": cannot be made: ", error.message());
+    if (!fs::exists(file)) return write_file_atomically(file, settings);
+    TESSERA_CHECK_AS(Exit::usage, read_text(file, kResultBytesMax) == settings, folder,
+                     ": was begun with other settings, which are in ", file,
+                     "; name another folder by --out, or remove this one and that file");
+  }
+
+  Outcome outcome_of(const RecipeArm& arm, int64_t seed) {
+    const std::string folder = run_folder(arm.name, seed);
+    const RunConfig settings = config(arm, seed);
+    keep_settings(folder, to_toml(settings));
+    if (const auto former = read_outcome(folder)) return *former;
+    std::cerr << "== " << arm.name << ", seed " << settings.train.seed << std::endl;
+    const Progress progress = o_.quiet ? Progress::quiet : Progress::automatic;
+    Outcome outcome;
+    try {
+      const bool begun = fs::exists(RunFiles{folder}.last());
+      const RunResult result = begun ? resume(folder, progress) : train(settings, folder, progress);
+      if (result.interrupted) throw Interrupted{result.interrupted};
+      outcome.top1 = result.test.top1;
+      outcome.seconds = result.seconds;
+      if (arm.fuse) {
+        outcome.mixture = result.test.top1;
+        outcome.top1 = fused_top1(settings, RunFiles{folder}.model());
+      }
+    } catch (const Error& error) {
+      if (error.code() != Exit::diverged) throw;
+      std::cerr << error.what() << std::endl;  // a result as well
+      outcome.diverged = true;
+    }
+    write_outcome(folder, outcome);
+    return outcome;
+  }
+
+  const ReproduceOptions& o_;
+  const Recipe& recipe_;
+  Scale scale_;
+  std::string folder_;
+};
+
+struct Statistics {
+  double mean = 0, deviation = 0;  // the sample's
+  size_t count = 0;
+
+  explicit Statistics(const std::vector<double>& values) : count(values.size()) {
+    for (const double v : values) mean += v / double(count);
+    for (const double v : values) deviation += (v - mean) * (v - mean);
+    deviation = count > 1 ? std::sqrt(deviation / double(count - 1)) : 0;
+  }
+  std::string percent(const char* sign = "") const {
+    if (count == 0) return "-";
+    const std::string shown = (mean >= 0 ? sign : "") + fixed(100 * mean, 2);
+    return count > 1 ? shown + " ± " + fixed(100 * deviation, 2) : shown;
+  }
+};
+
+std::string plural(size_t count, const char* what) { return text(count, " ", what, count == 1 ? "" : "s"); }
+
+// A line an arm: what was measured, the difference to the first arm seed by seed, and the paper's number.
+std::vector<std::vector<std::string>> table_of(const Recipe& recipe,
+                                               const std::vector<std::vector<Outcome>>& outcomes) {
+  std::vector<std::vector<std::string>> rows{
+      {"", "top-1 %", "before fusing", "to the first line", "reported", "time a run"}};
+  for (size_t a = 0; a < recipe.arms.size(); ++a) {
+    std::vector<double> top1, mixture, paired, seconds;
+    size_t diverged = 0;
+    for (size_t s = 0; s < outcomes[a].size(); ++s) {
+      const Outcome &own = outcomes[a][s], &first = outcomes[0][s];
+      diverged += own.diverged;
+      if (own.diverged) continue;
+      top1.push_back(own.top1);
+      seconds.push_back(own.seconds);
+      if (own.mixture) mixture.push_back(*own.mixture);
+      if (a > 0 && !first.diverged) paired.push_back(own.top1 - first.top1);
+    }
+    std::string measured = Statistics(top1).percent();
+    if (diverged > 0) measured += text(" (", plural(diverged, "run"), " diverged)");
+    rows.push_back({recipe.arms[a].name, measured, Statistics(mixture).percent(),
+                    Statistics(paired).percent("+"),
+                    recipe.arms[a].reported ? fixed(*recipe.arms[a].reported, 2) : "not known to us",
+                    seconds.empty() ? "-" : duration(Statistics(seconds).mean)});
+  }
+  return rows;
+}
+
+std::string markdown(const Recipe& recipe, const ReproduceOptions& o,
+                     const std::vector<std::vector<std::string>>& rows) {
+  std::ostringstream out;
+  out << "## " << recipe.name << ", scale " << o.scale << "\n\n"
+      << recipe.title << ". " << recipe.paper << ".\n"
+      << recipe.notes << "\n\n";
+  if (o.scale == "tiny") out << "This is not the paper's scale: the numbers stand for themselves alone.\n\n";
+  out << plural(size_t(o.seeds), "seed") << "; mean and standard deviation. Made by `tessera reproduce "
+      << recipe.name << " --scale " << o.scale << " --seeds " << o.seeds << "`";
+  for (size_t i = 0; i < o.set.size(); ++i) out << (i ? ", " : ", with ") << o.set[i];
+  out << ".\n\n";
+  for (size_t r = 0; r < rows.size(); ++r) {
+    out << '|';
+    for (const std::string& cell : rows[r]) out << ' ' << cell << " |";
+    out << '\n';
+    if (r > 0) continue;
+    out << '|';
+    for (size_t c = 0; c < rows[r].size(); ++c) out << (c ? "--:|" : ":--|");
+    out << '\n';
+  }
+  return out.str();
+}
+
+nlohmann::ordered_json to_json(const Recipe& recipe, const ReproduceOptions& o,
+                               const std::vector<std::vector<Outcome>>& outcomes) {
+  nlohmann::ordered_json json{{"recipe", recipe.name}, {"scale", o.scale}, {"arms", nlohmann::json::array()}};
+  for (size_t a = 0; a < recipe.arms.size(); ++a) {
+    nlohmann::ordered_json arm{{"name", recipe.arms[a].name}, {"runs", nlohmann::json::array()}};
+    if (recipe.arms[a].reported) arm["reported_percent"] = *recipe.arms[a].reported;
+    for (const Outcome& outcome : outcomes[a]) {
+      nlohmann::ordered_json run{
+          {"top1", outcome.top1}, {"seconds", outcome.seconds}, {"diverged", outcome.diverged}};
+      if (outcome.mixture) run["mixture_top1"] = *outcome.mixture;
+      arm["runs"].push_back(run);
+    }
+    json["arms"].push_back(arm);
+  }
+  return json;
+}
+
+int run(const ReproduceOptions& o) {
+  TESSERA_CHECK_AS(Exit::usage, o.scale == "tiny" || o.scale == "full", "--scale ", o.scale,
+                   ": not tiny or full");
+  use_threads(o.threads);
+  const bool is_file = o.recipe.ends_with(".toml");
+  const Recipe recipe =
+      is_file ? parse_recipe(read_text(o.recipe, 1 << 20, Exit::usage), fs::path(o.recipe).stem().string())
+              : recipe_by_name(o.recipe);
+  Reproduction reproduction(o, recipe);
+  std::vector<std::vector<Outcome>> outcomes;
+  try {
+    outcomes = reproduction.run();
+  } catch (const Interrupted& interrupted) {
+    std::cerr << "tessera: interrupted and saved; the same command goes on" << std::endl;
+    return 128 + interrupted.signal;
+  }
+  const auto rows = table_of(recipe, outcomes);
+  write_file_atomically(reproduction.folder() + "/table.md", markdown(recipe, o, rows));
+  write_file_atomically(reproduction.folder() + "/table.json", to_json(recipe, o, outcomes).dump(2) + "\n");
+  if (o.json) {
+    print_json(to_json(recipe, o, outcomes));
+    return 0;
+  }
+  std::cout << recipe.title << '\n' << recipe.paper << '\n' << recipe.notes << "\n\n";
+  if (o.scale == "tiny")
+    std::cout << "This is not the paper's scale: the numbers stand for themselves alone.\n\n";
+  Table table("lrrrrr");
+  for (const auto& row : rows) table.add(row);
+  table.print();
+  std::cout << "\nwrote " << reproduction.folder() << "/table.md and table.json\n";
+  return 0;
+}
+
+}  // namespace
+
+Command reproduce_command() {
+  return {"reproduce", "a paper's table: a method and its baseline side by side, over seeds",
+          R"(Trains every arm of a recipe with the same seeds and writes a table: mean and standard
+deviation, the difference to the first arm seed by seed, and the paper's number where it
+is known. What was done stays done: the same command goes on where it stopped. The scale
+tiny takes minutes on a CPU and is not the paper's; full is. RECIPE may be a file.toml.
+
+  tessera list recipes
+  tessera reproduce ewa-cifar100 --data ~/cifar-100-binary)",
+          [](Arguments& args) -> Action {
+            const auto o = std::make_shared<ReproduceOptions>();
+            args.required("RECIPE", o->recipe, "Name of a recipe, or a file");
+            args.option("--scale", "SCALE", o->scale, "tiny or full");
+            args.option("--seeds", o->seeds, 1, "Runs of every arm");
+            args.option("--data", "DIR", o->data, "Folder of the data set");
+            args.option("--set", "KEY=VALUE", o->set, "Any setting, for all arms");
+            args.option("--threads", o->threads, 0, "Threads; 0: all");
+            args.option("-o,--out", "DIR", o->out, "Folder for the runs; else runs/reproduce");
+            args.flag("-q,--quiet", o->quiet, "No progress on standard error");
+            args.flag("--json", o->json, "The result as JSON");
+            return [o] { return run(*o); };
+          }};
+}
+
+}  // namespace tessera::cli

@@ -1,0 +1,136 @@
+// Recipes: those of the program, their format, and the runs that they make.
+#include <doctest/doctest.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "tests/data_files.h"
+#include "tests/process.h"
+#include "train/recipe.h"
+
+namespace tessera {
+namespace {
+
+constexpr const char* kHead = R"(
+title = "a test"
+[run.model]
+name = "vit_small_image_28"
+dim = 16
+depth = 2
+heads = 2
+[run.train]
+batch = 16
+epochs = 1
+[tiny.train]
+epochs = 2
+)";
+
+std::string error_of(const std::string& toml) {
+  try {
+    parse_recipe(toml, "r");
+  } catch (const Error& error) {
+    CHECK(error.code() == Exit::usage);
+    return error.what();
+  }
+  return "";
+}
+
+TEST_CASE("every recipe of the program has a baseline and something beside it, at both scales") {
+  std::set<std::string> names;
+  for (const Recipe& recipe : recipes()) {
+    CAPTURE(recipe.name);
+    CHECK(names.insert(recipe.name).second);
+    CHECK(recipe.arms.size() > 1);
+    CHECK(!recipe.title.empty());
+    CHECK(!recipe.paper.empty());
+    CHECK(!recipe.notes.empty());
+  }
+  CHECK(recipe_by_name("ewa-cifar100").arms[0].reported == 73.81);
+  CHECK_THROWS_WITH_AS(
+      recipe_by_name("ewa-cifar"),
+      "recipe 'ewa-cifar' is not known; did you mean 'ewa-cifar100'? `tessera list recipes` shows all",
+      Error);
+}
+
+TEST_CASE("an arm's settings lie over the scale's, and those over the recipe's") {
+  const Recipe recipe = parse_recipe(
+      std::string(kHead) + "[[arm]]\nname='a'\n[[arm]]\nname='b'\n[arm.run.train]\nepochs=3\n", "r");
+  CHECK(config_of(recipe, recipe.arms[0], Scale::full).train.epochs == 1);
+  CHECK(config_of(recipe, recipe.arms[0], Scale::tiny).train.epochs == 2);
+  CHECK(config_of(recipe, recipe.arms[1], Scale::tiny).train.epochs == 3);
+  CHECK(config_of(recipe, recipe.arms[1], Scale::tiny).model.dim == 16);
+}
+
+TEST_CASE("what is wrong with a recipe is named") {
+  const std::string head = kHead, arm = "[[arm]]\nname='a'\n";
+  CHECK(error_of(head) == "recipe r: arm is missing: a recipe has at least one [[arm]]");
+  CHECK(error_of("titel='x'\n" + head + arm) == "recipe r: titel is not a key here; did you mean 'title'?");
+  CHECK(error_of(head + arm + arm) ==
+        "recipe r, arm 2: name must be there, and another one than those above");
+  CHECK(error_of(head + "[[arm]]\nname='a'\nstart_from='b'\n") ==
+        "recipe r, arm 1: start_from names no arm above: 'b'");
+  CHECK(error_of(head + "[[arm]]\nname='a'\nfuse='yes'\n") == "recipe r, arm 1: fuse is of another type");
+  CHECK(error_of(head + arm + "[arm.run.train]\nepoch=3\n").find("'train.epochs'") != std::string::npos);
+  CHECK(error_of("title = \n").find("recipe r:1:") == 0);
+}
+
+// Two arms and two seeds on 64 small images.
+TEST_CASE("a recipe's runs: a table, common seeds, and nothing is done twice") {
+  if (std::string(TESSERA_PROGRAM).empty()) return;
+  const testing::TempFolder folder;
+  for (const auto& [prefix, count] : {std::pair{"train", 64u}, std::pair{"t10k", 24u}}) {
+    folder.write(std::string("data/") + prefix + "-images-idx3-ubyte", testing::idx_file({count, 28, 28}));
+    folder.write(std::string("data/") + prefix + "-labels-idx1-ubyte", testing::idx_file({count}, 10));
+  }
+  const std::string toml = std::string(kHead) + R"(
+[[arm]]
+name = "dense"
+reported = 12.5
+[[arm]]
+name = "on from it, mixed"
+start_from = "dense"
+fuse = true
+[arm.run.model.moe]
+blocks = "every-2"
+[[arm]]
+name = "wild"
+[arm.run.optim]
+lr = 1e30
+[arm.run.schedule]
+warmup_lr = 1e30
+)";
+  folder.write("r.toml", testing::ByteVector(toml.begin(), toml.end()));
+  const auto path = [&](const std::string& name) { return (folder.path() / name).string(); };
+  const std::vector<std::string> command{
+      "reproduce", path("r.toml"), "--data", path("data"), "--out", path("out"), "--seeds",
+      "2",         "--threads",    "1",      "--json",     "-q"};
+  const Finished first = run_program(command);
+  INFO(first.err);
+  REQUIRE(first.code == 0);
+  const auto json = nlohmann::json::parse(first.out);
+  REQUIRE(json["arms"].size() == 3);
+  CHECK(json["arms"][0]["reported_percent"] == 12.5);
+  CHECK(json["arms"][1]["runs"][1].contains("mixture_top1"));
+  CHECK(json["arms"][2]["runs"][0]["diverged"] == true);
+  const std::string weights = "out/r-tiny/on-from-it--mixed-seed1/model.safetensors";
+  const auto written = std::filesystem::last_write_time(folder.path() / weights);
+  const std::string table = Process::read(path("out/r-tiny/table.md"));
+  CHECK(table.find("| wild | - (2 runs diverged) | - | - | not known to us | - |") != std::string::npos);
+
+  const Finished again = run_program(command);
+  CHECK(again.out == first.out);
+  CHECK(std::filesystem::last_write_time(folder.path() / weights) == written);
+
+  // What was cut off goes on; other settings are not mistaken for these.
+  std::filesystem::remove(path("out/r-tiny/dense-seed0/result.json"));
+  CHECK(run_program(command).out.find("\"diverged\": true") != std::string::npos);
+  std::vector<std::string> other = command;
+  other.insert(other.end(), {"--set", "optim.lr=0.1"});
+  const Finished refused = run_program(other);
+  CHECK(refused.code == 2);
+  CHECK(refused.err.find("was begun with other settings") != std::string::npos);
+}
+
+}  // namespace
+}  // namespace tessera

@@ -1,0 +1,140 @@
+#include "train/recipe.h"
+
+#include <toml++/toml.h>
+
+#include <algorithm>
+#include <sstream>
+
+#include "engine/base/nearest_name.h"
+
+namespace tessera {
+
+// Generated from recipes/*.toml when building: name and text of each.
+extern const std::vector<std::pair<std::string, std::string>> kRecipeFiles;
+
+namespace {
+
+std::string as_text(const toml::table& table) {
+  std::ostringstream out;
+  out << table;
+  return out.str();
+}
+
+// Takes the keys of one table of a recipe; those that nobody asked for are errors.
+class Reader {
+ public:
+  Reader(const toml::table& table, std::string where) : table_(table), where_(std::move(where)) {}
+
+  template <class T>
+  std::optional<T> value(const char* key) {
+    const toml::node* node = find(key);
+    if (!node) return std::nullopt;
+    const auto value = node->value<T>();
+    if (!value) wrong(key, "is of another type");
+    return value;
+  }
+  std::string words(const char* key) { return value<std::string>(key).value_or(""); }
+  std::string settings(const char* key) {
+    const toml::node* node = find(key);
+    if (node && !node->is_table()) wrong(key, "is no table");
+    return node ? as_text(*node->as_table()) : "";
+  }
+  const toml::array* tables(const char* key) {
+    const toml::node* node = find(key);
+    if (!node) return nullptr;
+    if (!node->is_array_of_tables()) wrong(key, "is no list of tables");
+    return node->as_array();
+  }
+  void finish() const {
+    for (const auto& [key, node] : table_)
+      if (const std::string name(key.str()); std::find(asked_.begin(), asked_.end(), name) == asked_.end())
+        wrong(name, "is not a key here; did you mean '" + nearest_name(name, asked_) + "'?");
+  }
+  [[noreturn]] void wrong(const std::string& key, const std::string& why) const {
+    fail(Exit::usage, where_, ": ", key, " ", why);
+  }
+
+ private:
+  const toml::node* find(const char* key) {
+    asked_.emplace_back(key);
+    return table_.get(key);
+  }
+
+  const toml::table& table_;
+  std::string where_;
+  std::vector<std::string> asked_;
+};
+
+}  // namespace
+
+Recipe parse_recipe(const std::string& source, const std::string& name) {
+  toml::table table;
+  try {
+    table = toml::parse(source, name);
+  } catch (const toml::parse_error& error) {
+    const auto& at = error.source().begin;
+    fail(Exit::usage, "recipe ", name, ":", at.line, ":", at.column, ": ", error.description());
+  }
+  Reader whole(table, "recipe " + name);
+  Recipe recipe{name,
+                whole.words("title"),
+                whole.words("paper"),
+                whole.words("notes"),
+                whole.settings("run"),
+                whole.settings("tiny"),
+                whole.settings("full"),
+                {}};
+  if (const toml::array* arms = whole.tables("arm"))
+    for (const toml::node& node : *arms) {
+      Reader reader(*node.as_table(), text("recipe ", name, ", arm ", recipe.arms.size() + 1));
+      RecipeArm arm{reader.words("name"), reader.words("start_from"), reader.value<double>("reported"),
+                    reader.value<bool>("fuse").value_or(false), reader.settings("run")};
+      reader.finish();
+      const auto is = [](const std::string& wanted) {
+        return [&wanted](const RecipeArm& other) { return other.name == wanted; };
+      };
+      if (arm.name.empty() || std::any_of(recipe.arms.begin(), recipe.arms.end(), is(arm.name)))
+        reader.wrong("name", "must be there, and another one than those above");
+      if (!arm.start_from.empty() && std::none_of(recipe.arms.begin(), recipe.arms.end(), is(arm.start_from)))
+        reader.wrong("start_from", "names no arm above: '" + arm.start_from + "'");
+      recipe.arms.push_back(std::move(arm));
+    }
+  whole.finish();
+  if (recipe.arms.empty()) whole.wrong("arm", "is missing: a recipe has at least one [[arm]]");
+  for (const RecipeArm& arm : recipe.arms)
+    for (const Scale scale : {Scale::tiny, Scale::full}) validate(config_of(recipe, arm, scale));
+  return recipe;
+}
+
+const std::vector<Recipe>& recipes() {
+  static const std::vector<Recipe> all = [] {
+    std::vector<Recipe> parsed;
+    for (const auto& [name, source] : kRecipeFiles) parsed.push_back(parse_recipe(source, name));
+    return parsed;
+  }();
+  return all;
+}
+
+const Recipe& recipe_by_name(const std::string& name) {
+  std::vector<std::string> names;
+  for (const Recipe& recipe : recipes()) {
+    if (recipe.name == name) return recipe;
+    names.push_back(recipe.name);
+  }
+  fail(Exit::usage, "recipe '", name, "' is not known; did you mean '", nearest_name(name, names),
+       "'? `tessera list recipes` shows all");
+}
+
+RunConfig config_of(const Recipe& recipe, const RecipeArm& arm, Scale scale) {
+  RunConfig config;
+  const std::string where = "recipe " + recipe.name;
+  apply_toml(config, recipe.run, where + ", run");
+  if (scale == Scale::tiny)
+    apply_toml(config, recipe.tiny, where + ", tiny");
+  else
+    apply_toml(config, recipe.full, where + ", full");
+  apply_toml(config, arm.run, where + ", arm " + arm.name);
+  return config;
+}
+
+}  // namespace tessera

@@ -1,0 +1,47 @@
+// Recipes: the runs behind a paper's table, one TOML file each in recipes/, which the program carries within
+// itself.
+//
+//   title, paper, notes       what it is, where from, and what in it is our choice
+//   [run]                     settings of all runs, as in a file for `tessera train -c`
+//   [tiny]  [full]            settings of the two scales, over those
+//   [[arm]]                   one line of the table: name, and optionally
+//     reported                  the paper's top-1 in per cent; without it, it is not known to us
+//     start_from                the arm, above this one, whose weights of the same seed it starts from
+//     fuse                      true: its experts are fused after training, and the fused model is what
+//     counts [arm.run]                 its settings, over all of these
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "train/config.h"
+
+namespace tessera {
+
+struct RecipeArm {
+  std::string name, start_from;
+  std::optional<double> reported;
+  bool fuse = false;
+  std::string run;  // TOML, as the recipe's own settings
+};
+
+struct Recipe {
+  std::string name, title, paper, notes;
+  std::string run, tiny, full;
+  std::vector<RecipeArm> arms;
+};
+
+enum class Scale { tiny, full };
+
+// Error(Exit::usage) names the recipe, the key and what is wrong with it.
+Recipe parse_recipe(const std::string& toml, const std::string& name);
+
+const std::vector<Recipe>& recipes();
+// An error (usage) naming the nearest name where there is none of this name.
+const Recipe& recipe_by_name(const std::string& name);
+
+// An arm's settings at a scale; not yet validated.
+RunConfig config_of(const Recipe& recipe, const RecipeArm& arm, Scale scale);
+
+}  // namespace tessera
