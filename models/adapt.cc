@@ -17,9 +17,9 @@ bool equal_but_for(int axis, const Shape& a, const Shape& b) {
   return true;
 }
 
-// Tokens of a square grid behind a class token, or nothing.
-std::optional<int64_t> grid_of(const Shape& pos_embed) {
-  const int64_t patches = pos_embed[1] - 1, grid = std::llround(std::sqrt(double(patches)));
+// The side of the square grid behind the prefix tokens, or nothing.
+std::optional<int64_t> grid_of(const Shape& pos_embed, int64_t prefix) {
+  const int64_t patches = pos_embed[1] - prefix, grid = std::llround(std::sqrt(double(patches)));
   if (grid < 1 || grid * grid != patches) return std::nullopt;
   return grid;
 }
@@ -47,10 +47,11 @@ std::vector<double> cubic_weights(int64_t G, int64_t S) {
   return weights;
 }
 
-// pos_embed(1,1+G*G,D) for S*S patches; the class token's stays.
-std::vector<float> resample_positions(std::span<const float> from, int64_t G, int64_t S, int64_t D) {
-  std::vector<float> to(from.begin(), from.begin() + D);
-  const std::vector<float> grid = resample_grid(from.subspan(size_t(D)), G, S, D);
+// pos_embed(1,prefix+G*G,D) for S*S patches; the prefix tokens' stay.
+std::vector<float> resample_positions(std::span<const float> from, int64_t prefix, int64_t G, int64_t S,
+                                      int64_t D) {
+  std::vector<float> to(from.begin(), from.begin() + prefix * D);
+  const std::vector<float> grid = resample_grid(from.subspan(size_t(prefix * D)), G, S, D);
   to.insert(to.end(), grid.begin(), grid.end());
   return to;
 }
@@ -78,18 +79,18 @@ struct Change {
 
 // What becomes of a parameter whose shape in the file is another one; nothing where there is no way.
 std::optional<Change> adapt(const std::string& name, std::span<const float> from, const Shape& shape,
-                            const Shape& wanted) {
+                            const Shape& wanted, int64_t prefix) {
   const auto line = [&](const std::string& what) {
     return text(name, ": ", shape, " in the file, ", wanted, " here: ", what);
   };
-  if (name.starts_with("head.") && equal_but_for(0, shape, wanted)) return Change{{}, line("drawn anew")};
+  if (name.starts_with("head") && equal_but_for(0, shape, wanted)) return Change{{}, line("drawn anew")};
   if (name == "patch_embed.proj.weight" && equal_but_for(1, shape, wanted))
     return Change{adapt_channels(from, shape, wanted[1]),
                   line(wanted[1] == 1 ? "the channels' sum" : "the channels repeated and scaled")};
   if (name == "pos_embed" && shape.rank() == 3 && equal_but_for(1, shape, wanted)) {
-    const auto G = grid_of(shape), S = grid_of(wanted);
+    const auto G = grid_of(shape, prefix), S = grid_of(wanted, prefix);
     if (G && S)
-      return Change{resample_positions(from, *G, *S, shape[2]),
+      return Change{resample_positions(from, prefix, *G, *S, shape[2]),
                     line(text("resampled from ", *G, " x ", *G, " to ", *S, " x ", *S, " patches"))};
   }
   return std::nullopt;
@@ -148,7 +149,7 @@ std::vector<std::string> start_from(Vit& model, const SafetensorsFile& file) {
     if (shape == wanted) {
       copies.push_back({p.value, std::move(values), p.experts});
       upcycled += p.experts > 1;
-    } else if (auto change = adapt(name, values, shape, wanted)) {
+    } else if (auto change = adapt(name, values, shape, wanted, model.config().prefix_tokens())) {
       changes.push_back(change->line);
       if (!change->values.empty()) copies.push_back({p.value, std::move(change->values), 1});
     } else {

@@ -61,6 +61,7 @@ Fields fields(ModelConfig& c) {
           {"heads", c.heads},
           {"mlp_ratio", c.mlp_ratio},
           {"qkv_bias", c.qkv_bias},
+          {"distilled", c.distilled},
           {"init", c.init, kWeightInits},
           {"drop_path", c.drop_path},
           {"drop_path_linear", c.drop_path_linear},

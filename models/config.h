@@ -31,13 +31,15 @@ struct ModelConfig {
   int64_t heads = 12;
   double mlp_ratio = 2;
   bool qkv_bias = true;
+  bool distilled = false;  // DeiT's distillation token and its head beside the class token's
   WeightInit init = WeightInit::trunc_normal;
   double drop_path = 0;
   bool drop_path_linear = true;  // rising from 0 over the depth (timm), or the same everywhere
   double dropout = 0;
   MoeConfig moe;
 
-  int64_t tokens() const { return (image_size / patch) * (image_size / patch) + 1; }  // with the class token
+  int64_t prefix_tokens() const { return distilled ? 2 : 1; }  // before the patches': class, distillation
+  int64_t tokens() const { return (image_size / patch) * (image_size / patch) + prefix_tokens(); }
   int64_t hidden() const { return int64_t(double(dim) * mlp_ratio + 1e-6); }
   bool is_moe() const { return moe.blocks != "none"; }
 };

@@ -10,10 +10,11 @@ ModelCost cost(const ModelConfig& c) {
   const int64_t attention = 4 * d * d + d + (c.qkv_bias ? 3 * d : 0);
 
   ModelCost cost;
-  cost.parameters = d * patch + d + d + N * d + c.depth * (2 * norm + attention) +
-                    (c.depth - moes + moes * c.moe.experts) * mlp + norm + d * K + K;
+  const int64_t P = c.prefix_tokens();  // each has a head
+  cost.parameters = d * patch + d + P * d + N * d + c.depth * (2 * norm + attention) +
+                    (c.depth - moes + moes * c.moe.experts) * mlp + norm + P * (d * K + K);
   cost.forward_flops =
-      2 * ((N - 1) * d * patch + c.depth * (N * (4 * d * d + 2 * d * h) + 2 * N * N * d) + d * K);
+      2 * ((N - P) * d * patch + c.depth * (N * (4 * d * d + 2 * d * h) + 2 * N * N * d) + P * d * K);
   return cost;
 }
 

@@ -13,8 +13,9 @@ struct ModelCost {
 };
 
 // With N tokens (of them N-1 patches), width d, MLP width h and K classes the forward pass takes
-//   2 [ (N-1) d channels patch^2 + depth (N (4 d^2 + 2 d h) + 2 N^2 d) + d K ]
-// operations. Experts of a random partition cost parameters but no operations: each token goes through one.
+//   2 [ (N-1) d channels patch^2 + depth (N (4 d^2 + 2 d h) + 2 N^2 d) + d K ],
+// operations, with a distillation token N-2 patches and 2 d K.
+// Experts of a random partition cost parameters but no operations: each token goes through one.
 ModelCost cost(const ModelConfig& config);
 
 // The model after fusing.

@@ -8,7 +8,7 @@ namespace {
 // ViT and DeiT at 224 pixels: patch 16, depth 12, MLP ratio 4 (Dosovitskiy et al., 2021; Touvron et al.,
 // 2021).
 RegisteredModel at_224(const std::string& name, const std::string& summary, int64_t dim, int64_t heads,
-                       double drop_path) {
+                       double drop_path, bool distilled = false) {
   ModelConfig c;
   c.name = name;
   c.image_size = 224;
@@ -19,6 +19,7 @@ RegisteredModel at_224(const std::string& name, const std::string& summary, int6
   c.heads = heads;
   c.mlp_ratio = 4;
   c.drop_path = drop_path;
+  c.distilled = distilled;
   return {name, summary, c};
 }
 
@@ -48,6 +49,9 @@ const std::vector<RegisteredModel>& registered_models() {
       at_224("deit_tiny_patch16_224", "DeiT-Ti/16, stochastic depth 0.1", 192, 3, 0.1),
       at_224("deit_small_patch16_224", "DeiT-S/16, stochastic depth 0.1", 384, 6, 0.1),
       at_224("deit_base_patch16_224", "DeiT-B/16, stochastic depth 0.1", 768, 12, 0.1),
+      at_224("deit_tiny_distilled_patch16_224", "DeiT-Ti/16 with a distillation token", 192, 3, 0.1, true),
+      at_224("deit_small_distilled_patch16_224", "DeiT-S/16 with a distillation token", 384, 6, 0.1, true),
+      at_224("deit_base_distilled_patch16_224", "DeiT-B/16 with a distillation token", 768, 12, 0.1, true),
       small_image("vit_small_image_32", "ViT for 32 x 32 RGB images (CIFAR)", 32, 3, 100),
       small_image("vit_small_image_28", "ViT for 28 x 28 grey images (MNIST family)", 28, 1, 10),
   };

@@ -42,6 +42,8 @@ Vit::Vit(const ModelConfig& config, std::optional<uint64_t> seed, DType dtype)
   const bool small_image = config.init == WeightInit::xavier;  // that code base draws tokens from N(0,1)
   const Scope scope(parameters_);
   cls_token_ = (scope / "cls_token").weight({1, 1, D}, Init::normal(small_image ? 1 : 1e-6), false);
+  if (config.distilled)
+    dist_token_ = (scope / "dist_token").weight({1, 1, D}, Init::trunc_normal(0.02), false);
   pos_embed_ =
       (scope / "pos_embed")
           .weight({1, config.tokens(), D}, small_image ? Init::normal(1) : Init::trunc_normal(0.02), false);
@@ -54,6 +56,8 @@ Vit::Vit(const ModelConfig& config, std::optional<uint64_t> seed, DType dtype)
                          std::binary_search(moe.begin(), moe.end(), i));
   norm_ = std::make_unique<LayerNorm>(scope / "norm", D);
   head_ = std::make_unique<Linear>(scope / "head", D, config.classes, config.init);
+  if (config.distilled)
+    head_dist_ = std::make_unique<Linear>(scope / "head_dist", D, config.classes, config.init);
   parameters_.allocate(seed);
 }
 
@@ -68,10 +72,13 @@ Tensor Vit::forward(const Tensor& images, const Pass& pass) const {
   const Tensor weight = patch_weight_.reshape({D, config_.channels * P * P});
   Tensor x = linear(patches(images, P), weight, patch_bias_);
   pass.show("patch_embed", x);
-  x = embed_tokens(x, cls_token_, pos_embed_);
+  x = embed_tokens(x, head_dist_ ? concat({cls_token_, dist_token_}, 1) : cls_token_, pos_embed_);
   for (const Block& block : blocks_) x = block.forward(x, pass);
-  const Tensor cls = slice(x, 1, 0, 1).reshape({B, D});
-  return pass.show("head", head_->forward(norm_->forward(cls)));
+  const auto head = [&](const Linear& layer, int64_t token) {
+    return layer.forward(norm_->forward(slice(x, 1, token, token + 1).reshape({B, D})));
+  };
+  if (!head_dist_) return pass.show("head", head(*head_, 0));
+  return pass.show("head", scale(add(head(*head_, 0), head(*head_dist_, 1)), 0.5));
 }
 
 std::vector<StackedParameter> stacked_parameters(const Vit& model) {

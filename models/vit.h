@@ -1,5 +1,7 @@
 // Vision Transformer (Dosovitskiy et al., 2021) with timm's names: pre-norm blocks, a class token, learned
-// position embeddings. Blocks named by config.moe have random-partition experts in place of their MLP.
+// position embeddings. A distilled one (Touvron et al., 2021) has a second token with a head of its own; its
+// logits are the mean of both heads', in training too as long as there is no teacher. Blocks named by
+// config.moe have random-partition experts in place of their MLP.
 #pragma once
 
 #include <memory>
@@ -43,10 +45,11 @@ class Vit {
   ModelConfig config_;
   ParameterStore parameters_;
   Tensor patch_weight_, patch_bias_;  // (D,C,P,P), (D)
-  Tensor cls_token_, pos_embed_;      // (1,1,D), (1,N,D)
+  Tensor cls_token_, dist_token_;     // (1,1,D) each; the second in a distilled model only
+  Tensor pos_embed_;                  // (1,N,D)
   std::vector<Block> blocks_;
   std::unique_ptr<LayerNorm> norm_;
-  std::unique_ptr<Linear> head_;
+  std::unique_ptr<Linear> head_, head_dist_;
 };
 
 // Where the experts lie in a model's flat buffer; empty for a dense one.

@@ -80,7 +80,8 @@ ModelConfig model_config_of(const SafetensorsFile& file) {
   c.channels = proj[1];
   c.patch = proj[2];
   c.classes = shape("head.weight", 2)[0];
-  const int64_t grid = int64_t(std::llround(std::sqrt(double(shape("pos_embed", 3)[1] - 1))));
+  c.distilled = names.count("dist_token") > 0;
+  const int64_t grid = int64_t(std::llround(std::sqrt(double(shape("pos_embed", 3)[1] - c.prefix_tokens()))));
   c.image_size = grid * c.patch;
   for (c.depth = 0; names.count("blocks." + std::to_string(c.depth) + ".norm1.weight");) ++c.depth;
   c.heads = std::max<int64_t>(1, c.dim / 64);

@@ -81,6 +81,7 @@ ModelConfig config_of(const Fixture& f) {
   c.dim = f.integer("embed_dim");
   c.heads = f.integer("num_heads");
   c.mlp_ratio = f.number("mlp_ratio");
+  c.distilled = f.file().find("param.dist_token") != nullptr;
   if (f.file().metadata().count("experts")) {
     c.moe.experts = f.integer("experts");
     c.moe.blocks = f.word("moe_blocks");  // one block: the two notations of a list agree
@@ -234,6 +235,11 @@ constexpr Bounds kDouble{1e-12, 1e-12, 1e-12, 1e-12, 1e-12};
 TEST_CASE("a ViT trains as in PyTorch") {
   compare<double>("vit.safetensors", kDouble);
   compare<float>("vit.safetensors", kSingle);
+}
+
+TEST_CASE("a distilled ViT trains as in PyTorch") {
+  compare<double>("vit_distilled.safetensors", kDouble);
+  compare<float>("vit_distilled.safetensors", kSingle);
 }
 
 TEST_CASE("a ViT with experts trains as in PyTorch under the same partitions") {

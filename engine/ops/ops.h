@@ -71,8 +71,8 @@ Tensor permute_rows(const Tensor& x, const Tensor& order);
 Tensor unpermute_rows(const Tensor& x, const Tensor& order);
 // residual(B,*,C) + scale(B) * unpermute_rows(x(M,C), order); an absent scale is 1. The scale is a constant.
 Tensor combine_rows(const Tensor& x, const Tensor& order, const Tensor& residual, const Tensor& scale = {});
-// concat(cls for each image, x(B,N,C)) + position: cls(1,1,C), position(1,N+1,C); out (B,N+1,C).
-Tensor embed_tokens(const Tensor& x, const Tensor& cls, const Tensor& position);
+// concat(prefix for each image, x(B,N,C)) + position: prefix(1,P,C), position(1,P+N,C); out (B,P+N,C).
+Tensor embed_tokens(const Tensor& x, const Tensor& prefix, const Tensor& position);
 
 // ---- convolution (conv2d.cc, max_pool.cc)
 // x(B,C,H,W), weight(O,C,h,w), bias(O) or none: out (B,O,H',W'), zero padding.
