@@ -6,10 +6,10 @@
 #include <optional>
 #include <vector>
 
-#include "models/config.h"
+#include "models/flops.h"
+#include "models/model.h"
 #include "nn/attention.h"
 #include "nn/feed_forward.h"
-#include "optim/experts_averaging.h"
 
 namespace tessera {
 
@@ -26,22 +26,14 @@ struct Block {
   Tensor forward(const Tensor& input, const Pass& pass) const;  // (B,N,C) to (B,N,C)
 };
 
-class Vit {
+class Vit : public Model {
  public:
-  // Builds the model and draws its first weights from `seed`; without one they are 0, to be loaded.
   Vit(const ModelConfig& config, std::optional<uint64_t> seed, DType dtype = DType::f32);
 
-  // images(B,C,H,W) to logits(B,K)
-  Tensor forward(const Tensor& images, const Pass& pass) const;
-
-  const ModelConfig& config() const { return config_; }
-  ParameterStore& parameters() { return parameters_; }
-  const ParameterStore& parameters() const { return parameters_; }
+  Tensor forward(const Tensor& images, const Pass& pass) const override;
   std::vector<Block>& blocks() { return blocks_; }
 
  private:
-  ModelConfig config_;
-  ParameterStore parameters_;
   Tensor patch_weight_, patch_bias_;  // (D,C,P,P), (D)
   Tensor cls_token_, pos_embed_;      // (1,1,D), (1,N,D)
   std::vector<Block> blocks_;
@@ -49,7 +41,9 @@ class Vit {
   std::unique_ptr<Linear> head_;
 };
 
-// Where the experts lie in a model's flat buffer; empty for a dense one.
-std::vector<StackedParameter> stacked_parameters(const Vit& model);
+// With N tokens (of them N-1 patches), width d, MLP width h and K classes the forward pass takes
+//   2 [ (N-1) d channels patch^2 + depth (N (4 d^2 + 2 d h) + 2 N^2 d) + d K ]
+// operations. Experts of a random partition cost parameters but no operations: each token goes through one.
+ModelCost vit_cost(const ModelConfig& config);
 
 }  // namespace tessera
