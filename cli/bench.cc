@@ -44,14 +44,14 @@ class Bench {
       : config_(config),
         training_(training),
         batch_(batch),
-        model_(config.model, config.train.seed),
-        replicas_(model_, {.micro_batch = config.train.micro_batch}),
-        experts_(stacked_parameters(model_)),
+        model_(make_model(config.model, config.train.seed)),
+        replicas_(*model_, {.micro_batch = config.train.micro_batch}),
+        experts_(stacked_parameters(*model_)),
         images_(size_t(batch * config.model.channels * config.model.image_size * config.model.image_size)) {
     const Draw draw{.stream = Stream::test};
     for (size_t i = 0; i < images_.size(); ++i) images_[i] = float(draw.normal(i));
     if (training) {
-      optimizer_ = make_optimizer<float>(config.optim, model_.parameters().count());
+      optimizer_ = make_optimizer<float>(config.optim, model_->parameters().count());
       for (int64_t b = 0; b < batch; ++b) labels_.push_back(int32_t(b % config.model.classes));
     } else {
       logits_.resize(size_t(batch * config.model.classes));
@@ -62,7 +62,7 @@ class Bench {
     if (!training_) return replicas_.forward({images_, {}, batch_}, logits_.data());
     const Pass pass{.training = true, .seed = config_.train.seed, .step = step_++};
     replicas_.compute_gradients({images_, labels_, batch_}, pass, config_.train.label_smoothing);
-    ParameterStore& parameters = model_.parameters();
+    ParameterStore& parameters = model_->parameters();
     float* const values = parameters.flat().mutable_data<float>();
     optimizer_->step({values, replicas_.gradients().data<float>(), parameters.count(), parameters.decayed()},
                      config_.schedule.lr);
@@ -83,7 +83,7 @@ class Bench {
   const RunConfig config_;
   const bool training_;
   const int64_t batch_;
-  Vit model_;
+  std::unique_ptr<Model> model_;
   Replicas replicas_;
   std::unique_ptr<Optimizer<float>> optimizer_;
   std::vector<StackedParameter> experts_;

@@ -65,7 +65,7 @@ class TestImages {
 };
 
 // NaN if it is NaN anywhere.
-double largest_difference(const Vit& a, const Vit& b, const TestImages& images) {
+double largest_difference(const Model& a, const Model& b, const TestImages& images) {
   double largest = 0;
   for (int64_t begin = 0; begin < images.count(); begin += kBatch) {
     const double difference =
@@ -87,7 +87,7 @@ int run(const FuseOptions& o) {
   TESSERA_CHECK_AS(Exit::usage, o.tolerance >= 0, "--tolerance ", o.tolerance, ": must not be negative");
   use_threads(o.threads);
   const ModelFile file = load_model_file(o.weights);
-  const std::unique_ptr<Vit> fused = fuse(*file.model);
+  const std::unique_ptr<Model> fused = fuse(*file.model);
   const TestImages images(o, file);
 
   const auto stacked = stacked_parameters(*file.model);

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "data/dataset.h"
-#include "models/vit.h"
+#include "models/model.h"
 #include "models/weights.h"
 #include "optim/experts_averaging.h"
 
@@ -17,7 +17,7 @@ namespace tessera::cli {
 struct ModelFile {
   std::string path;
   Metadata metadata;
-  std::unique_ptr<Vit> model;
+  std::unique_ptr<Model> model;
   std::vector<std::string> classes;            // empty where the file has no names
   std::optional<Normalization> normalization;  // nothing where the file does not say
 

@@ -6,6 +6,7 @@
 
 #include "models/fuse.h"
 #include "models/registry.h"
+#include "models/vit.h"
 
 using namespace tessera;
 

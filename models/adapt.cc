@@ -117,7 +117,7 @@ std::vector<float> resample_grid(std::span<const float> grid, int64_t G, int64_t
   return out;
 }
 
-std::vector<std::string> start_from(Vit& model, const SafetensorsFile& file) {
+std::vector<std::string> start_from(Model& model, const SafetensorsFile& file) {
   auto names = plain_names(file);
   for (const auto& [name, entry] : names)
     TESSERA_CHECK_AS(Exit::file, name.find(".moe.") == std::string::npos, file.name(),

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "models/vit.h"
+#include "models/model.h"
 #include "models/weights.h"
 
 namespace tessera {
@@ -20,7 +20,7 @@ namespace tessera {
 //   As in timm
 // Gives a line for each of these changes. Anything else that differs is Error(Exit::file), with nothing
 // changed.
-std::vector<std::string> start_from(Vit& model, const SafetensorsFile& file);
+std::vector<std::string> start_from(Model& model, const SafetensorsFile& file);
 
 // A grid(G,G,D) at another size(S,S,D).
 std::vector<float> resample_grid(std::span<const float> grid, int64_t G, int64_t S, int64_t D);

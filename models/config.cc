@@ -4,6 +4,8 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 
+#include "models/registry.h"
+
 namespace tessera {
 namespace {
 
@@ -52,6 +54,7 @@ Fields fields(ModelConfig& c) {
   static constexpr std::string_view kExpertInits[] = {"alike", "independent"};
   static constexpr std::string_view kPartitions[] = {"batch", "per-image", "replica"};
   return {{"name", c.name},
+          {"architecture", c.architecture},
           {"image_size", c.image_size},
           {"channels", c.channels},
           {"classes", c.classes},
@@ -78,6 +81,7 @@ nlohmann::ordered_json config_to_json(const ModelConfig& config) {
 }
 
 void validate(const ModelConfig& c) {
+  architecture_by_name(c.architecture);
   // Bounds that keep every count of parameters and operations within 63 bits.
   const auto positive = [](const char* key, int64_t value, int64_t highest) {
     TESSERA_CHECK_AS(Exit::usage, value > 0 && value <= highest, "model.", key, " = ", value,

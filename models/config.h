@@ -22,6 +22,7 @@ struct MoeConfig {
 
 struct ModelConfig {
   std::string name = "vit_small_image_32";
+  std::string architecture = "vit";  // one of models/registry.cc
   int64_t image_size = 32;
   int64_t channels = 3;
   int64_t classes = 100;

@@ -12,10 +12,7 @@ struct ModelCost {
   int64_t forward_flops = 0;  // one image: two for each multiply-add of a matrix product, nothing else
 };
 
-// With N tokens (of them N-1 patches), width d, MLP width h and K classes the forward pass takes
-//   2 [ (N-1) d channels patch^2 + depth (N (4 d^2 + 2 d h) + 2 N^2 d) + d K ],
-// operations, with a distillation token N-2 patches and 2 d K.
-// Experts of a random partition cost parameters but no operations: each token goes through one.
+// By the formula that stands with the architecture.
 ModelCost cost(const ModelConfig& config);
 
 // The model after fusing.

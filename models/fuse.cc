@@ -15,8 +15,8 @@ std::string dense_name(const std::string& stacked) {
   return stacked.substr(0, at) + ".mlp." + stacked.substr(at + 5);
 }
 
-std::unique_ptr<Vit> fuse(const Vit& model) {
-  auto dense = std::make_unique<Vit>(fused_config(model.config()), std::nullopt, model.parameters().dtype());
+std::unique_ptr<Model> fuse(const Model& model) {
+  auto dense = make_model(fused_config(model.config()), std::nullopt, model.parameters().dtype());
   for (const auto& p : model.parameters().parameters()) {
     const std::string name = p.experts > 1 ? dense_name(p.name) : p.name;
     const auto* target = dense->parameters().find(name);
@@ -29,7 +29,7 @@ std::unique_ptr<Vit> fuse(const Vit& model) {
   return dense;
 }
 
-void set_experts_to_mean(Vit& model) {
+void set_experts_to_mean(Model& model) {
   for (const auto& p : model.parameters().parameters()) {
     if (p.experts < 2) continue;
     Tensor value = p.value;
@@ -43,7 +43,7 @@ void set_experts_to_mean(Vit& model) {
   }
 }
 
-double output_difference(const Vit& a, const Vit& b, const Tensor& images) {
+double output_difference(const Model& a, const Model& b, const Tensor& images) {
   const Pass pass{.batch = images.size(0)};
   const Tensor left = a.forward(images, pass), right = b.forward(images, pass);
   double most = 0, largest = 0;

@@ -5,7 +5,7 @@
 #include <memory>
 #include <string>
 
-#include "models/vit.h"
+#include "models/model.h"
 
 namespace tessera {
 
@@ -13,12 +13,12 @@ namespace tessera {
 std::string dense_name(const std::string& stacked);
 
 // The dense model of a mixture; a dense model is copied as it is.
-std::unique_ptr<Vit> fuse(const Vit& model);
+std::unique_ptr<Model> fuse(const Model& model);
 
 // Sets every expert to the experts' mean, after which the mixture and its fused model are the same function.
-void set_experts_to_mean(Vit& model);
+void set_experts_to_mean(Model& model);
 
 // Largest |difference| of two models' logits on `images`, over the largest |logit|, in eval mode.
-double output_difference(const Vit& a, const Vit& b, const Tensor& images);
+double output_difference(const Model& a, const Model& b, const Tensor& images);
 
 }  // namespace tessera

@@ -1,9 +1,35 @@
 #include "models/registry.h"
 
 #include "engine/base/nearest_name.h"
+#include "models/vit.h"
 
 namespace tessera {
 namespace {
+
+template <class M>
+std::unique_ptr<Model> make(const ModelConfig& config, std::optional<uint64_t> seed, DType dtype) {
+  return std::make_unique<M>(config, seed, dtype);
+}
+
+const std::vector<Architecture>& architectures() {
+  static const std::vector<Architecture> list{
+      {"vit", make<Vit>, vit_cost},
+  };
+  return list;
+}
+
+// The entry of this name; `what` is what it is called.
+template <class T>
+const T& by_name(const std::vector<T>& entries, const std::string& name, const char* what,
+                 const char* advice) {
+  std::vector<std::string> names;
+  for (const T& entry : entries) {
+    if (entry.name == name) return entry;
+    names.push_back(entry.name);
+  }
+  fail(Exit::usage, what, " '", name, "' is not known; did you mean '", nearest_name(name, names), "'?",
+       advice);
+}
 
 // ViT and DeiT at 224 pixels: patch 16, depth 12, MLP ratio 4 (Dosovitskiy et al., 2021; Touvron et al.,
 // 2021).
@@ -58,14 +84,12 @@ const std::vector<RegisteredModel>& registered_models() {
   return models;
 }
 
+const Architecture& architecture_by_name(const std::string& name) {
+  return by_name(architectures(), name, "model.architecture", "");
+}
+
 ModelConfig model_by_name(const std::string& name) {
-  std::vector<std::string> names;
-  for (const RegisteredModel& model : registered_models()) {
-    if (model.name == name) return model.config;
-    names.push_back(model.name);
-  }
-  fail(Exit::usage, "model '", name, "' is not known; did you mean '", nearest_name(name, names),
-       "'? `tessera list models` shows all");
+  return by_name(registered_models(), name, "model", " `tessera list models` shows all").config;
 }
 
 }  // namespace tessera

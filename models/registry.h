@@ -1,12 +1,24 @@
-// Models by timm's names.
+// Architectures, and models by timm's names.
 #pragma once
 
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
-#include "models/config.h"
+#include "models/flops.h"
+#include "models/model.h"
 
 namespace tessera {
+
+struct Architecture {
+  std::string name;
+  std::unique_ptr<Model> (*make)(const ModelConfig& config, std::optional<uint64_t> seed, DType dtype);
+  ModelCost (*cost)(const ModelConfig& config);
+};
+
+// Each is an error (usage) naming the nearest name where there is none of this name.
+const Architecture& architecture_by_name(const std::string& name);
 
 struct RegisteredModel {
   std::string name, summary;
@@ -15,7 +27,6 @@ struct RegisteredModel {
 
 const std::vector<RegisteredModel>& registered_models();
 
-// An error (usage) naming the nearest name where `name` is not registered.
 ModelConfig model_by_name(const std::string& name);
 
 }  // namespace tessera

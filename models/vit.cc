@@ -35,12 +35,10 @@ Tensor Block::forward(const Tensor& input, const Pass& pass) const {
   return pass.show(name + ".mlp", x);
 }
 
-Vit::Vit(const ModelConfig& config, std::optional<uint64_t> seed, DType dtype)
-    : config_(config), parameters_(dtype) {
-  validate(config);
+Vit::Vit(const ModelConfig& config, std::optional<uint64_t> seed, DType dtype) : Model(config, dtype) {
   const int64_t D = config.dim, P = config.patch, C = config.channels;
   const bool small_image = config.init == WeightInit::xavier;  // that code base draws tokens from N(0,1)
-  const Scope scope(parameters_);
+  const Scope scope(parameters());
   cls_token_ = (scope / "cls_token").weight({1, 1, D}, Init::normal(small_image ? 1 : 1e-6), false);
   if (config.distilled)
     dist_token_ = (scope / "dist_token").weight({1, 1, D}, Init::trunc_normal(0.02), false);
@@ -58,18 +56,13 @@ Vit::Vit(const ModelConfig& config, std::optional<uint64_t> seed, DType dtype)
   head_ = std::make_unique<Linear>(scope / "head", D, config.classes, config.init);
   if (config.distilled)
     head_dist_ = std::make_unique<Linear>(scope / "head_dist", D, config.classes, config.init);
-  parameters_.allocate(seed);
+  parameters().allocate(seed);
 }
 
 Tensor Vit::forward(const Tensor& images, const Pass& pass) const {
-  Dims dim("vit");
-  dim(images, "images(B,C,H,W)");
-  const int64_t B = dim['B'], D = config_.dim, P = config_.patch;
-  TESSERA_CHECK(
-      dim['C'] == config_.channels && dim['H'] == config_.image_size && dim['W'] == config_.image_size,
-      "vit: images", images.shape(), " for a model of ", config_.channels, " channels and ",
-      config_.image_size, " x ", config_.image_size, " pixels");
-  const Tensor weight = patch_weight_.reshape({D, config_.channels * P * P});
+  check_images(images);
+  const int64_t B = images.size(0), D = config().dim, P = config().patch;
+  const Tensor weight = patch_weight_.reshape({D, config().channels * P * P});
   Tensor x = linear(patches(images, P), weight, patch_bias_);
   pass.show("patch_embed", x);
   x = embed_tokens(x, head_dist_ ? concat({cls_token_, dist_token_}, 1) : cls_token_, pos_embed_);
@@ -81,11 +74,21 @@ Tensor Vit::forward(const Tensor& images, const Pass& pass) const {
   return pass.show("head", scale(add(head(*head_, 0), head(*head_dist_, 1)), 0.5));
 }
 
-std::vector<StackedParameter> stacked_parameters(const Vit& model) {
-  std::vector<StackedParameter> stacked;
-  for (const auto& p : model.parameters().parameters())
-    if (p.experts > 1) stacked.push_back({p.offset, p.experts, p.value.count() / p.experts});
-  return stacked;
+ModelCost vit_cost(const ModelConfig& c) {
+  const int64_t N = c.tokens(), d = c.dim, h = c.hidden(), K = c.classes;
+  const int64_t patch = c.channels * c.patch * c.patch;
+  const int64_t moes = c.is_moe() ? int64_t(moe_blocks(c.moe.blocks, c.depth).size()) : 0;
+  const int64_t mlp = 2 * d * h + h + d, norm = 2 * d;
+  const int64_t attention = 4 * d * d + d + (c.qkv_bias ? 3 * d : 0);
+
+  const int64_t P = c.prefix_tokens();  // each has a head
+
+  ModelCost cost;
+  cost.parameters = d * patch + d + P * d + N * d + c.depth * (2 * norm + attention) +
+                    (c.depth - moes + moes * c.moe.experts) * mlp + norm + P * (d * K + K);
+  cost.forward_flops =
+      2 * ((N - P) * d * patch + c.depth * (N * (4 * d * d + 2 * d * h) + 2 * N * N * d) + P * d * K);
+  return cost;
 }
 
 }  // namespace tessera

@@ -8,10 +8,10 @@
 #include <optional>
 #include <vector>
 
-#include "models/config.h"
+#include "models/flops.h"
+#include "models/model.h"
 #include "nn/attention.h"
 #include "nn/feed_forward.h"
-#include "optim/experts_averaging.h"
 
 namespace tessera {
 
@@ -28,22 +28,14 @@ struct Block {
   Tensor forward(const Tensor& input, const Pass& pass) const;  // (B,N,C) to (B,N,C)
 };
 
-class Vit {
+class Vit : public Model {
  public:
-  // Builds the model and draws its first weights from `seed`; without one they are 0, to be loaded.
   Vit(const ModelConfig& config, std::optional<uint64_t> seed, DType dtype = DType::f32);
 
-  // images(B,C,H,W) to logits(B,K)
-  Tensor forward(const Tensor& images, const Pass& pass) const;
-
-  const ModelConfig& config() const { return config_; }
-  ParameterStore& parameters() { return parameters_; }
-  const ParameterStore& parameters() const { return parameters_; }
+  Tensor forward(const Tensor& images, const Pass& pass) const override;
   std::vector<Block>& blocks() { return blocks_; }
 
  private:
-  ModelConfig config_;
-  ParameterStore parameters_;
   Tensor patch_weight_, patch_bias_;  // (D,C,P,P), (D)
   Tensor cls_token_, dist_token_;     // (1,1,D) each; the second in a distilled model only
   Tensor pos_embed_;                  // (1,N,D)
@@ -52,7 +44,10 @@ class Vit {
   std::unique_ptr<Linear> head_, head_dist_;
 };
 
-// Where the experts lie in a model's flat buffer; empty for a dense one.
-std::vector<StackedParameter> stacked_parameters(const Vit& model);
+// With N tokens (of them N-1 patches), width d, MLP width h and K classes the forward pass takes
+//   2 [ (N-1) d channels patch^2 + depth (N (4 d^2 + 2 d h) + 2 N^2 d) + d K ]
+// operations, with a distillation token N-2 patches and 2 d K. Experts of a random partition cost parameters
+// but no operations: each token goes through one.
+ModelCost vit_cost(const ModelConfig& config);
 
 }  // namespace tessera

@@ -35,7 +35,7 @@ Shape shape_of(const TensorEntry& entry) {
   return Shape(entry.shape.begin(), entry.shape.end());
 }
 
-void add_parameters(SafetensorsWriter& writer, const Vit& model) {
+void add_parameters(SafetensorsWriter& writer, const Model& model) {
   for (const auto& p : model.parameters().parameters()) {
     const Shape& shape = p.value.shape();
     std::vector<int64_t> sizes(shape.begin(), shape.end());
@@ -46,7 +46,7 @@ void add_parameters(SafetensorsWriter& writer, const Vit& model) {
   writer.metadata()["tessera.version"] = TESSERA_VERSION;
 }
 
-void save_model(const std::string& path, const Vit& model, const Metadata& metadata) {
+void save_model(const std::string& path, const Model& model, const Metadata& metadata) {
   SafetensorsWriter writer;
   for (const auto& [key, value] : metadata) writer.metadata()[key] = value;
   add_parameters(writer, model);
@@ -95,7 +95,7 @@ ModelConfig model_config_of(const SafetensorsFile& file) {
   return c;
 }
 
-void load_parameters(Vit& model, const SafetensorsFile& file) {
+void load_parameters(Model& model, const SafetensorsFile& file) {
   auto names = plain_names(file);
   std::string problems;
   std::vector<std::pair<Tensor, const TensorEntry*>> copies;
@@ -125,14 +125,14 @@ void load_parameters(Vit& model, const SafetensorsFile& file) {
   }
 }
 
-std::unique_ptr<Vit> load_model(const SafetensorsFile& file, const std::optional<ModelConfig>& config) {
+std::unique_ptr<Model> load_model(const SafetensorsFile& file, const std::optional<ModelConfig>& config) {
   const ModelConfig c = config ? *config : model_config_of(file);
   // Metadata may lie: nothing is built that the file could not fill.
   int64_t held = 0;
   for (const TensorEntry& entry : file.entries()) held += entry.count();
   TESSERA_CHECK_AS(Exit::file, cost(c).parameters <= 2 * held + 1000, file.name(), ": a model ", c.name,
                    " of ", cost(c).parameters, " parameters does not fit the ", held, " numbers in the file");
-  auto model = std::make_unique<Vit>(c, std::nullopt);
+  auto model = make_model(c, std::nullopt);
   load_parameters(*model, file);
   return model;
 }

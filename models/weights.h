@@ -7,7 +7,7 @@
 #include <string>
 
 #include "engine/io/safetensors.h"
-#include "models/vit.h"
+#include "models/model.h"
 
 namespace tessera {
 
@@ -28,9 +28,9 @@ std::map<std::string, const TensorEntry*> plain_names(const SafetensorsFile& fil
 Shape shape_of(const TensorEntry& entry);
 
 // Adds all parameters and the model's metadata to a file being written.
-void add_parameters(SafetensorsWriter& writer, const Vit& model);
+void add_parameters(SafetensorsWriter& writer, const Model& model);
 // Writes all parameters atomically; `metadata` is added to the model's own.
-void save_model(const std::string& path, const Vit& model, const Metadata& metadata);
+void save_model(const std::string& path, const Model& model, const Metadata& metadata);
 
 // The model that a file holds: from its metadata, or, for a file of timm, from its shapes (heads of 64
 // channels).
@@ -38,9 +38,9 @@ ModelConfig model_config_of(const SafetensorsFile& file);
 
 // Fills `model` from a file. Every parameter must be there in its shape and nothing else; all that is
 // missing, unexpected or of another shape is listed in one error (file).
-void load_parameters(Vit& model, const SafetensorsFile& file);
+void load_parameters(Model& model, const SafetensorsFile& file);
 
 // Both steps. `config` overrides what the file says.
-std::unique_ptr<Vit> load_model(const SafetensorsFile& file, const std::optional<ModelConfig>& config = {});
+std::unique_ptr<Model> load_model(const SafetensorsFile& file, const std::optional<ModelConfig>& config = {});
 
 }  // namespace tessera

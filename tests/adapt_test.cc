@@ -6,6 +6,7 @@
 
 #include "models/adapt.h"
 #include "models/fuse.h"
+#include "models/vit.h"
 #include "tests/scratch_folder.h"
 
 namespace tessera {
@@ -40,13 +41,13 @@ struct Saved {
   SafetensorsFile file() const { return SafetensorsFile(folder / "w.safetensors"); }
 };
 
-const float* values(const Vit& model, const std::string& name) {
+const float* values(const Model& model, const std::string& name) {
   const auto* p = model.parameters().find(name);
   REQUIRE(p);
   return p->value.data<float>();
 }
 
-bool equal_values(const Vit& a, const Vit& b, const std::string& name) {
+bool equal_values(const Model& a, const Model& b, const std::string& name) {
   const auto* p = a.parameters().find(name);
   return std::equal(p->value.data<float>(), p->value.data<float>() + p->value.count(), values(b, name));
 }

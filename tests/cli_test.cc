@@ -15,6 +15,7 @@
 #include <sstream>
 #include <thread>
 
+#include "models/vit.h"
 #include "models/weights.h"
 #include "tests/data_files.h"
 

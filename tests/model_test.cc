@@ -10,6 +10,7 @@
 
 #include "models/fuse.h"
 #include "models/registry.h"
+#include "models/vit.h"
 #include "models/weights.h"
 #include "tests/scratch_folder.h"
 
@@ -37,7 +38,7 @@ Tensor images(int64_t B, const ModelConfig& c, DType dtype = DType::f32) {
 
 // Fills every parameter at random, so that biases and norms count too.
 template <class T>
-void scramble(Vit& model) {
+void scramble(Model& model) {
   for (const auto& p : model.parameters().parameters()) {
     Tensor value = p.value;
     const Draw draw{.seed = 4, .site = uint32_t(p.offset)};
@@ -64,9 +65,9 @@ Caught error_of(F&& f) {
   return {};
 }
 
-int64_t parameter_count(const Vit& model) { return model.parameters().parameter_count(); }
+int64_t parameter_count(const Model& model) { return model.parameters().parameter_count(); }
 
-std::set<std::string> names_and_shapes(const Vit& model) {
+std::set<std::string> names_and_shapes(const Model& model) {
   std::set<std::string> all;
   for (const auto& p : model.parameters().parameters()) all.insert(text(p.name, p.value.shape()));
   return all;
@@ -184,7 +185,7 @@ TEST_CASE("a configuration survives JSON, and wrong keys and values are named") 
   CHECK(invalid([](auto& c) { c.drop_path = 1; }) == "model.drop_path = 1: must be in [0,1)");
 }
 
-bool same_bits(const Vit& a, const Vit& b) {
+bool same_bits(const Model& a, const Model& b) {
   const Tensor &x = a.parameters().flat(), &y = b.parameters().flat();
   return x.count() == y.count() && std::memcmp(x.data<float>(), y.data<float>(), size_t(x.count()) * 4) == 0;
 }
@@ -194,7 +195,9 @@ TEST_CASE("first weights depend on the seed and each parameter's name alone") {
   CHECK(same_bits(Vit(c, 1), Vit(c, 1)));
   CHECK_FALSE(same_bits(Vit(c, 1), Vit(c, 2)));
   const Vit dense(small_config(), 1), moe(c, 1);
-  const auto value = [](const Vit& model, const char* name) { return model.parameters().find(name)->value; };
+  const auto value = [](const Model& model, const char* name) {
+    return model.parameters().find(name)->value;
+  };
   CHECK(value(dense, "head.weight").at(3) == value(moe, "head.weight").at(3));
   const Tensor experts = value(moe, "blocks.1.moe.fc1.weight");
   CHECK(experts.shape() == Shape{4, 24, 12});

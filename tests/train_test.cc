@@ -12,6 +12,7 @@
 
 #include "engine/base/parallel.h"
 #include "models/registry.h"
+#include "models/vit.h"
 #include "tests/data_files.h"
 #include "tests/process.h"
 #include "tests/worst.h"

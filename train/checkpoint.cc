@@ -18,7 +18,7 @@ const std::string& metadata_of(const SafetensorsFile& file, const char* key) {
 
 }  // namespace
 
-void save_checkpoint(const std::string& path, const RunConfig& config, const RunState& state, Vit& model,
+void save_checkpoint(const std::string& path, const RunConfig& config, const RunState& state, Model& model,
                      Optimizer<float>& optimizer, const Metadata& metadata) {
   SafetensorsWriter writer;
   add_parameters(writer, model);
@@ -49,7 +49,7 @@ RunConfig checkpoint_config(const SafetensorsFile& file) {
   return config;
 }
 
-RunState load_checkpoint(const SafetensorsFile& file, Vit& model, Optimizer<float>& optimizer) {
+RunState load_checkpoint(const SafetensorsFile& file, Model& model, Optimizer<float>& optimizer) {
   load_parameters(model, file);
   for (const auto& buffer : optimizer.state()) {
     const std::string name = kOptimizerPrefix + buffer.name;

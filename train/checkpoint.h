@@ -23,12 +23,12 @@ struct RunState {
   uint64_t data_fingerprint = 0;
 };
 
-void save_checkpoint(const std::string& path, const RunConfig& config, const RunState& state, Vit& model,
+void save_checkpoint(const std::string& path, const RunConfig& config, const RunState& state, Model& model,
                      Optimizer<float>& optimizer, const Metadata& metadata);
 
 // The configuration that a checkpoint was made with.
 RunConfig checkpoint_config(const SafetensorsFile& file);
 // Fills model and optimizer and gives the state. A file that is no checkpoint is an error (file).
-RunState load_checkpoint(const SafetensorsFile& file, Vit& model, Optimizer<float>& optimizer);
+RunState load_checkpoint(const SafetensorsFile& file, Model& model, Optimizer<float>& optimizer);
 
 }  // namespace tessera

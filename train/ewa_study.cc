@@ -54,7 +54,8 @@ EwaTrace trace(const RunConfig& config, const Dataset& train_set, const Dataset&
                             .normalization = normal,
                             .limit = config.data.limit,
                             .workers = config.data.workers});
-  Vit model(config.model, config.train.seed);
+  const std::unique_ptr<Model> built = make_model(config.model, config.train.seed);
+  Model& model = *built;
   Replicas replicas(model, {.micro_batch = config.train.micro_batch});
   OptimizerConfig plain_sgd{.name = "sgd", .weight_decay = 0, .momentum = 0};
   const auto optimizer = make_optimizer<float>(plain_sgd, model.parameters().count());
@@ -93,7 +94,7 @@ EwaTrace trace(const RunConfig& config, const Dataset& train_set, const Dataset&
     out.decay += distance(after.deviation, before.deviation) / length(before.deviation) / double(steps);
   }
   std::reverse(out.memory.begin(), out.memory.end());
-  const auto top1 = [&](Vit& of) {
+  const auto top1 = [&](Model& of) {
     Replicas those(of, {.micro_batch = config.train.micro_batch});
     return evaluate(those, test_set, normal, config.model.classes, 256, config.data.test_limit).top1;
   };

@@ -24,7 +24,7 @@ uint64_t arena_key(int64_t samples, bool training) { return uint64_t(samples) * 
 
 }  // namespace
 
-Replicas::Replicas(Vit& model, const ReplicaOptions& options)
+Replicas::Replicas(Model& model, const ReplicaOptions& options)
     : model_(model),
       counts_(model.parameters().counts()),
       micro_batch_(options.micro_batch > 0 ? options.micro_batch : images_in_flight(model.config())) {

@@ -11,7 +11,7 @@
 
 #include "engine/tensor/arena.h"
 #include "engine/tensor/tape.h"
-#include "models/vit.h"
+#include "models/model.h"
 
 namespace tessera {
 
@@ -35,7 +35,7 @@ struct StepResult {
 
 class Replicas {
  public:
-  Replicas(Vit& model, const ReplicaOptions& options);
+  Replicas(Model& model, const ReplicaOptions& options);
 
   // Forward and backward of the whole batch; afterwards gradients() is the gradient of the mean loss. `pass`
   // gives seed and step.
@@ -69,7 +69,7 @@ class Replicas {
   template <class F>
   void on_pieces(const std::vector<Piece>& pieces, F f);
 
-  Vit& model_;
+  Model& model_;
   std::vector<std::unique_ptr<Worker>> workers_;
   std::vector<int64_t> counts_;  // elements of each parameter
   int64_t micro_batch_;

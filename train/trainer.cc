@@ -70,7 +70,7 @@ class Run {
   Dataset train_set_, test_set_;
   Normalization normalization_;
   Loader loader_;
-  Vit model_;
+  std::unique_ptr<Model> model_;
   Replicas replicas_;
   std::unique_ptr<Optimizer<float>> optimizer_;
   std::vector<StackedParameter> experts_;
@@ -90,10 +90,10 @@ Run::Run(const RunConfig& config, const std::string& folder, Progress progress)
       test_set_(load_dataset(config.data.folder, Split::test, config.data.name)),
       normalization_(normalization(train_set_.name)),
       loader_(train_set_, loader_options(config, normalization_)),
-      model_(config.model, config.train.seed),
-      replicas_(model_, {.workers = config.train.threads, .micro_batch = config.train.micro_batch}),
-      optimizer_(make_optimizer<float>(config.optim, model_.parameters().count())),
-      experts_(stacked_parameters(model_)) {
+      model_(make_model(config.model, config.train.seed)),
+      replicas_(*model_, {.workers = config.train.threads, .micro_batch = config.train.micro_batch}),
+      optimizer_(make_optimizer<float>(config.optim, model_->parameters().count())),
+      experts_(stacked_parameters(*model_)) {
   check_fit(config_.model, train_set_);
   check_fit(config_.model, test_set_);
   const double per_epoch = double(loader_.steps_per_epoch());
@@ -107,7 +107,7 @@ Run::Run(const RunConfig& config, const std::string& folder, Progress progress)
 }
 
 void Run::start_from(const SafetensorsFile& weights) {
-  const std::vector<std::string> changes = tessera::start_from(model_, weights);
+  const std::vector<std::string> changes = tessera::start_from(*model_, weights);
   if (!show_) return;
   std::fprintf(stderr, "weights from %s\n", weights.name().c_str());
   for (const std::string& change : changes) std::fprintf(stderr, "  %s\n", change.c_str());
@@ -115,7 +115,7 @@ void Run::start_from(const SafetensorsFile& weights) {
 
 void Run::load(const SafetensorsFile& checkpoint, int64_t max_steps) {
   const uint64_t own = state_.data_fingerprint;
-  state_ = load_checkpoint(checkpoint, model_, *optimizer_);
+  state_ = load_checkpoint(checkpoint, *model_, *optimizer_);
   TESSERA_CHECK_AS(Exit::data, state_.data_fingerprint == own, "the images in ", config_.data.folder,
                    " are not those that the run was started with (fingerprints ", own, " and ",
                    state_.data_fingerprint, ")");
@@ -130,7 +130,7 @@ StepResult Run::step(const Batch& batch) {
   const StepResult result = replicas_.compute_gradients({batch.images, batch.labels, batch.size()}, pass,
                                                         config_.train.label_smoothing);
   if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm)) diverged(batch, result);
-  ParameterStore& parameters = model_.parameters();
+  ParameterStore& parameters = model_->parameters();
   float* const values = parameters.flat().mutable_data<float>();
   optimizer_->step({values, replicas_.gradients().data<float>(), parameters.count(), parameters.decayed()},
                    learning_rate(config_.schedule, state_.step),
@@ -165,12 +165,12 @@ Metadata Run::metadata() const {
 }
 
 void Run::save() {
-  save_checkpoint(files_.last(), config_, state_, model_, *optimizer_, metadata());
+  save_checkpoint(files_.last(), config_, state_, *model_, *optimizer_, metadata());
   saved_step_ = state_.step;
 }
 
 double Run::deviation() const {
-  return expert_deviation<float>(model_.parameters().flat().data<float>(), experts_);
+  return expert_deviation<float>(model_->parameters().flat().data<float>(), experts_);
 }
 
 void Run::log_step(const Batch& batch, const StepResult& result, const StepTimes& times) {
@@ -234,7 +234,7 @@ void Run::end_epoch() {
                          "%"));
     if (result_.test.top1 > state_.best_top1) {
       state_.best_top1 = result_.test.top1;
-      save_model(files_.best(), model_, metadata());
+      save_model(files_.best(), *model_, metadata());
     }
   }
   log_->write(line);
@@ -270,7 +270,7 @@ RunResult Run::run() {
   if (saved_step_ != state_.step) save();
   if (result_.interrupted == 0) {
     if (tested_step_ != state_.step) evaluate_test();
-    save_model(files_.model(), model_, metadata());
+    save_model(files_.model(), *model_, metadata());
   }
   result_.steps = state_.step;
   result_.best_top1 = state_.best_top1;
