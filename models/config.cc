@@ -9,38 +9,102 @@
 namespace tessera {
 namespace {
 
-int64_t parse_count(const std::string& placement, std::string_view digits) {
-  int64_t value = -1;
-  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
-  TESSERA_CHECK_AS(Exit::usage, error == std::errc() && end == digits.data() + digits.size() && value >= 0,
-                   "model.moe.blocks '", placement, "': '", digits,
-                   "' is not a number; it is none, every-2, last-2 or a list such as 1,3,5");
-  return value;
+// A count in the value of a key that has this form.
+int64_t parse_count(const char* key, const std::string& value, std::string_view digits, const char* form) {
+  int64_t count = -1;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), count);
+  TESSERA_CHECK_AS(Exit::usage, error == std::errc() && end == digits.data() + digits.size() && count >= 0,
+                   "model.", key, " '", value, "': '", digits, "' is not a number; it is ", form);
+  return count;
+}
+
+// Counts parted by commas.
+std::vector<int64_t> parse_counts(const char* key, const std::string& value, const char* form) {
+  std::vector<int64_t> counts;
+  for (size_t begin = 0; begin <= value.size();) {
+    const size_t comma = std::min(value.find(',', begin), value.size());
+    counts.push_back(parse_count(key, value, std::string_view(value).substr(begin, comma - begin), form));
+    begin = comma + 1;
+  }
+  return counts;
+}
+
+constexpr const char* kPlacementForm = "none, every-2, last-2 or a list such as 1,3,5";
+
+// Bounds that keep every count of parameters and operations within 63 bits.
+void check_bound(const char* key, int64_t value, int64_t highest) {
+  TESSERA_CHECK_AS(Exit::usage, value > 0 && value <= highest, "model.", key, " = ", value,
+                   ": must be from 1 to ", highest);
+}
+
+void check_stages(const ModelConfig& c) {
+  constexpr int64_t kDepth = 1024, kWidth = 8192;
+  if (c.depths.empty()) {
+    TESSERA_CHECK_AS(Exit::usage, c.stage_heads.empty(), "model.stage_heads = ", c.stage_heads,
+                     ": heads by stage need model.depths, a list such as 2,6,4");
+    check_bound("depth", c.depth, kDepth);
+    check_bound("heads", c.heads, kWidth);
+  } else {
+    TESSERA_CHECK_AS(Exit::usage, c.depth == 0 && c.heads == 0, "model.depth = ", c.depth,
+                     " and model.heads = ", c.heads, ": must be 0 where model.depths = ", c.depths,
+                     " and model.stage_heads give them by stage");
+  }
+  int64_t depth = 0;
+  for (const Stage& stage : stages(c)) {
+    check_bound("depths", stage.depth, kDepth);
+    check_bound("stage_heads", stage.heads, kWidth);
+    check_bound("dim", stage.dim, kWidth);
+    TESSERA_CHECK_AS(Exit::usage, stage.dim % stage.heads == 0, "model.heads = ", stage.heads,
+                     " does not divide dim = ", stage.dim);
+    depth += stage.depth;
+  }
+  check_bound("depths", depth, kDepth);
 }
 
 }  // namespace
+
+std::vector<Stage> stages(const ModelConfig& c) {
+  if (c.depths.empty()) return {{c.depth, c.dim, c.heads}};
+  constexpr const char* kForm = "a list such as 2,6,4";
+  const std::vector<int64_t> depths = parse_counts("depths", c.depths, kForm);
+  const std::vector<int64_t> heads = parse_counts("stage_heads", c.stage_heads, kForm);
+  constexpr size_t kMost = 16;  // with a width that doubles
+  TESSERA_CHECK_AS(Exit::usage, depths.size() <= kMost && depths.size() == heads.size(),
+                   "model.depths = ", c.depths, " has ", depths.size(),
+                   " stages and model.stage_heads = ", c.stage_heads, " has ", heads.size(),
+                   "; both must have the same number, at most ", kMost);
+  std::vector<Stage> stages;
+  for (size_t s = 0; s < depths.size(); ++s) stages.push_back({depths[s], c.dim << s, heads[s]});
+  return stages;
+}
+
+int64_t total_depth(const ModelConfig& config) {
+  int64_t depth = 0;
+  for (const Stage& stage : stages(config)) depth += stage.depth;
+  return depth;
+}
 
 std::vector<int64_t> moe_blocks(const std::string& placement, int64_t depth) {
   std::vector<int64_t> ids;
   const std::string_view text = placement;
   if (text == "none") return ids;
+  const auto count_after = [&](const char* word) {
+    return parse_count("moe.blocks", placement, text.substr(std::string_view(word).size()), kPlacementForm);
+  };
   if (text.starts_with("every-")) {
-    const int64_t n = parse_count(placement, text.substr(6));
+    const int64_t n = count_after("every-");
     for (int64_t id = n - 1; n > 0 && id < depth; id += n) ids.push_back(id);
   } else if (text.starts_with("last-")) {
-    const int64_t n = parse_count(placement, text.substr(5));
+    const int64_t n = count_after("last-");
     for (int64_t id = 1; id < depth; id += 2) ids.push_back(id);
     TESSERA_CHECK_AS(Exit::usage, n <= int64_t(ids.size()), "model.moe.blocks '", placement,
                      "': a model of depth ", depth, " has only ", ids.size(), " odd blocks");
     ids.erase(ids.begin(), ids.end() - n);
   } else {
-    for (size_t begin = 0; begin <= text.size();) {
-      const size_t comma = std::min(text.find(',', begin), text.size());
-      ids.push_back(parse_count(placement, text.substr(begin, comma - begin)));
-      TESSERA_CHECK_AS(Exit::usage, ids.back() < depth, "model.moe.blocks '", placement, "': block ",
-                       ids.back(), " does not exist in a model of depth ", depth);
-      begin = comma + 1;
-    }
+    ids = parse_counts("moe.blocks", placement, kPlacementForm);
+    for (const int64_t id : ids)
+      TESSERA_CHECK_AS(Exit::usage, id < depth, "model.moe.blocks '", placement, "': block ", id,
+                       " does not exist in a model of depth ", depth);
     std::sort(ids.begin(), ids.end());
     ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
   }
@@ -62,6 +126,8 @@ Fields fields(ModelConfig& c) {
           {"depth", c.depth},
           {"dim", c.dim},
           {"heads", c.heads},
+          {"depths", c.depths},
+          {"stage_heads", c.stage_heads},
           {"mlp_ratio", c.mlp_ratio},
           {"qkv_bias", c.qkv_bias},
           {"distilled", c.distilled},
@@ -81,24 +147,16 @@ nlohmann::ordered_json config_to_json(const ModelConfig& config) {
 }
 
 void validate(const ModelConfig& c) {
-  architecture_by_name(c.architecture);
-  // Bounds that keep every count of parameters and operations within 63 bits.
-  const auto positive = [](const char* key, int64_t value, int64_t highest) {
-    TESSERA_CHECK_AS(Exit::usage, value > 0 && value <= highest, "model.", key, " = ", value,
-                     ": must be from 1 to ", highest);
-  };
-  positive("image_size", c.image_size, 16384);
-  positive("channels", c.channels, 1024);
-  positive("classes", c.classes, 1 << 20);
-  positive("patch", c.patch, 1024);
-  positive("depth", c.depth, 1024);
-  positive("dim", c.dim, 8192);
-  positive("heads", c.heads, 8192);
-  positive("moe.experts", c.moe.experts, 1024);
+  const Architecture& architecture = architecture_by_name(c.architecture);
+  check_bound("image_size", c.image_size, 16384);
+  check_bound("channels", c.channels, 1024);
+  check_bound("classes", c.classes, 1 << 20);
+  check_bound("patch", c.patch, 1024);
+  check_bound("dim", c.dim, 8192);
+  check_bound("moe.experts", c.moe.experts, 1024);
+  check_stages(c);
   TESSERA_CHECK_AS(Exit::usage, c.image_size % c.patch == 0, "model.patch = ", c.patch,
                    " does not divide image_size = ", c.image_size);
-  TESSERA_CHECK_AS(Exit::usage, c.dim % c.heads == 0, "model.heads = ", c.heads,
-                   " does not divide dim = ", c.dim);
   TESSERA_CHECK_AS(Exit::usage, c.mlp_ratio > 0 && c.mlp_ratio <= 64 && c.hidden() > 0,
                    "model.mlp_ratio = ", c.mlp_ratio, ": must be above 0 and at most 64");
   for (const auto& [key, rate] : {std::pair{"drop_path", c.drop_path}, {"dropout", c.dropout}})
@@ -107,7 +165,14 @@ void validate(const ModelConfig& c) {
                    c.patch, " makes ", c.tokens(), " tokens; at most 65536 are possible");
   TESSERA_CHECK_AS(Exit::usage, !c.is_moe() || c.moe.experts > 1, "model.moe.experts = ", c.moe.experts,
                    ": a mixture has at least 2");
-  moe_blocks(c.moe.blocks, c.depth);
+  moe_blocks(c.moe.blocks, total_depth(c));
+  TESSERA_CHECK_AS(Exit::usage, architecture.stages == !c.depths.empty(), "model.depths = '", c.depths,
+                   "': a model of architecture ", c.architecture, " has ",
+                   architecture.stages ? "stages; a list such as 2,6,4 gives their depths"
+                                       : "no stages; model.depth gives its depth");
+  TESSERA_CHECK_AS(Exit::usage, architecture.distilled || !c.distilled, "model.distilled = true: a model of ",
+                   "architecture ", c.architecture, " has no distillation token");
+  if (architecture.check) architecture.check(c);
 }
 
 }  // namespace tessera

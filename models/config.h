@@ -20,6 +20,11 @@ struct MoeConfig {
   PartitionScope partition = PartitionScope::batch;
 };
 
+// Blocks of one width in a row.
+struct Stage {
+  int64_t depth, dim, heads;
+};
+
 struct ModelConfig {
   std::string name = "vit_small_image_32";
   std::string architecture = "vit";  // one of models/registry.cc
@@ -30,6 +35,10 @@ struct ModelConfig {
   int64_t depth = 9;
   int64_t dim = 192;
   int64_t heads = 12;
+  // Of an architecture with stages, in place of depth and heads: lists such as 2,6,4. The width starts as dim
+  // and doubles from each stage to the next.
+  std::string depths;
+  std::string stage_heads;
   double mlp_ratio = 2;
   bool qkv_bias = true;
   bool distilled = false;  // DeiT's distillation token and its head beside the class token's
@@ -41,9 +50,15 @@ struct ModelConfig {
 
   int64_t prefix_tokens() const { return distilled ? 2 : 1; }  // before the patches': class, distillation
   int64_t tokens() const { return (image_size / patch) * (image_size / patch) + prefix_tokens(); }
-  int64_t hidden() const { return int64_t(double(dim) * mlp_ratio + 1e-6); }
+  int64_t hidden() const { return hidden(dim); }
+  int64_t hidden(int64_t width) const { return int64_t(double(width) * mlp_ratio + 1e-6); }
   bool is_moe() const { return moe.blocks != "none"; }
 };
+
+// The stages; of an architecture without them, one of all blocks.
+std::vector<Stage> stages(const ModelConfig& config);
+// Blocks of all stages. Their ids count through the stages.
+int64_t total_depth(const ModelConfig& config);
 
 // Ids of the blocks that a placement names, ascending: every-n is n-1, 2n-1, ...; last-n the last n of the
 // odd ids (V-MoE's conventions). An error (usage) where it names none of `depth` blocks.

@@ -10,6 +10,12 @@ namespace tessera {
 struct ModelCost {
   int64_t parameters = 0;
   int64_t forward_flops = 0;  // one image: two for each multiply-add of a matrix product, nothing else
+
+  ModelCost& operator+=(const ModelCost& part) {
+    parameters += part.parameters;
+    forward_flops += part.forward_flops;
+    return *this;
+  }
 };
 
 // By the formula that stands with the architecture.

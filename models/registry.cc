@@ -13,7 +13,7 @@ std::unique_ptr<Model> make(const ModelConfig& config, std::optional<uint64_t> s
 
 const std::vector<Architecture>& architectures() {
   static const std::vector<Architecture> list{
-      {"vit", make<Vit>, vit_cost},
+      {.name = "vit", .make = make<Vit>, .cost = vit_cost, .distilled = true},
   };
   return list;
 }

@@ -15,6 +15,10 @@ struct Architecture {
   std::string name;
   std::unique_ptr<Model> (*make)(const ModelConfig& config, std::optional<uint64_t> seed, DType dtype);
   ModelCost (*cost)(const ModelConfig& config);
+  bool stages = false;     // has stages, each with a depth and a width: model.depths
+  bool distilled = false;  // can have a distillation token
+  // Rules of its own on a configuration that keeps the common ones; throws (usage).
+  void (*check)(const ModelConfig& config) = nullptr;
 };
 
 // Each is an error (usage) naming the nearest name where there is none of this name.

@@ -8,25 +8,11 @@
 #include <optional>
 #include <vector>
 
+#include "models/block.h"
 #include "models/flops.h"
 #include "models/model.h"
-#include "nn/attention.h"
-#include "nn/feed_forward.h"
 
 namespace tessera {
-
-struct Block {
-  LayerNorm norm1;
-  Attention attn;
-  DropPath drop_path1;
-  LayerNorm norm2;
-  std::unique_ptr<FeedForward> mlp;  // Mlp or RandomPartitionMoe
-  DropPath drop_path2;
-  std::string name;
-
-  Block(const Scope& scope, const ModelConfig& config, int64_t index, bool moe);
-  Tensor forward(const Tensor& input, const Pass& pass) const;  // (B,N,C) to (B,N,C)
-};
 
 class Vit : public Model {
  public:
@@ -44,10 +30,9 @@ class Vit : public Model {
   std::unique_ptr<Linear> head_, head_dist_;
 };
 
-// With N tokens (of them N-1 patches), width d, MLP width h and K classes the forward pass takes
-//   2 [ (N-1) d channels patch^2 + depth (N (4 d^2 + 2 d h) + 2 N^2 d) + d K ]
-// operations, with a distillation token N-2 patches and 2 d K. Experts of a random partition cost parameters
-// but no operations: each token goes through one.
+// With N tokens (of them N-1 patches), width d and K classes the forward pass takes
+//   2 [ (N-1) d channels patch^2 + d K ]
+// operations beside those of its blocks, with a distillation token N-2 patches and 2 d K.
 ModelCost vit_cost(const ModelConfig& config);
 
 }  // namespace tessera

@@ -146,6 +146,52 @@ TEST_CASE("placements of experts") {
   }
 }
 
+TEST_CASE("stages take their depths and heads from lists, and their widths double") {
+  ModelConfig c = small_config();
+  CHECK(stages(c).size() == 1);
+  CHECK(total_depth(c) == 4);
+  c.depth = c.heads = 0;
+  c.depths = "2,6,4";
+  c.stage_heads = "2,3,12";
+  const std::vector<Stage> three = stages(c);
+  CHECK(three.size() == 3);
+  CHECK(total_depth(c) == 12);
+  CHECK(three[1].depth == 6);
+  CHECK(three[1].heads == 3);
+  CHECK(three[2].dim == 48);
+
+  const auto message = [](auto&& change) {
+    ModelConfig wrong = small_config();
+    change(wrong);
+    const Caught e = error_of([&] { validate(wrong); });
+    CHECK(e.code == Exit::usage);
+    return e.message;
+  };
+  CHECK(message([](auto& c) { c.depths = "2,2"; }) ==
+        "model.depth = 4 and model.heads = 3: must be 0 where model.depths = 2,2 and model.stage_heads give "
+        "them by stage");
+  CHECK(message([](auto& c) { c.stage_heads = "2,2"; }) ==
+        "model.stage_heads = 2,2: heads by stage need model.depths, a list such as 2,6,4");
+  const auto staged = [&](const char* depths, const char* heads) {
+    return message([&](auto& c) {
+      c.depth = c.heads = 0;
+      c.depths = depths;
+      c.stage_heads = heads;
+    });
+  };
+  CHECK(
+      staged("2,2", "2,3,4") ==
+      "model.depths = 2,2 has 2 stages and model.stage_heads = 2,3,4 has 3; both must have the same number, "
+      "at most 16");
+  CHECK(staged("2,x", "2,3") == "model.depths '2,x': 'x' is not a number; it is a list such as 2,6,4");
+  CHECK(staged("2,0", "2,3") == "model.depths = 0: must be from 1 to 1024");
+  CHECK(staged("2,2", "3,5") == "model.heads = 5 does not divide dim = 24");
+  CHECK(staged("1,1,1,1,1,1,1,1,1,1,1", "1,1,1,1,1,1,1,1,1,1,1") ==
+        "model.dim = 12288: must be from 1 to 8192");
+  CHECK(staged("2,2", "2,3") ==
+        "model.depths = '2,2': a model of architecture vit has no stages; model.depth gives its depth");
+}
+
 TEST_CASE("a configuration survives JSON, and wrong keys and values are named") {
   ModelConfig c = small_config("1,3");
   c.mlp_ratio = 0.1 + 0.2;

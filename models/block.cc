@@ -1,0 +1,47 @@
+#include "models/block.h"
+
+#include <algorithm>
+
+#include "nn/moe/random_partition.h"
+
+namespace tessera {
+namespace {
+
+bool has_experts(const ModelConfig& c, int64_t id) {
+  const std::vector<int64_t> ids = moe_blocks(c.moe.blocks, total_depth(c));
+  return std::binary_search(ids.begin(), ids.end(), id);
+}
+
+}  // namespace
+
+std::unique_ptr<FeedForward> make_feed_forward(const Scope& scope, const ModelConfig& c, int64_t dim,
+                                               int64_t id) {
+  if (has_experts(c, id))
+    return std::make_unique<RandomPartitionMoe>(scope / "moe", c.moe.experts, dim, c.hidden(dim), c.init,
+                                                c.moe.init, c.moe.partition, c.dropout);
+  return std::make_unique<Mlp>(scope / "mlp", dim, c.hidden(dim), c.init, c.dropout);
+}
+
+double drop_path_rate(const ModelConfig& c, int64_t id) {
+  const int64_t depth = total_depth(c);
+  if (!c.drop_path_linear || depth == 1) return c.drop_path;
+  return c.drop_path * double(id) / double(depth - 1);
+}
+
+ModelCost attention_cost(const ModelConfig& c, int64_t d, int64_t N) {
+  return {.parameters = 4 * d * d + d + (c.qkv_bias ? 3 * d : 0),
+          .forward_flops = 2 * (4 * N * d * d + 2 * N * N * d)};
+}
+
+ModelCost feed_forward_cost(const ModelConfig& c, int64_t d, int64_t N, int64_t id) {
+  const int64_t h = c.hidden(d), experts = has_experts(c, id) ? c.moe.experts : 1;
+  return {.parameters = experts * (2 * d * h + h + d), .forward_flops = 2 * (2 * N * d * h)};
+}
+
+ModelCost block_cost(const ModelConfig& c, int64_t d, int64_t N, int64_t id) {
+  ModelCost cost{.parameters = 2 * (2 * d)};  // of the norms
+  cost += attention_cost(c, d, N);
+  return cost += feed_forward_cost(c, d, N, id);
+}
+
+}  // namespace tessera
