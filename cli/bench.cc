@@ -51,7 +51,7 @@ class Bench {
     const Draw draw{.stream = Stream::test};
     for (size_t i = 0; i < images_.size(); ++i) images_[i] = float(draw.normal(i));
     if (training) {
-      optimizer_ = make_optimizer<float>(config.optim, model_->parameters().count());
+      optimizer_ = make_optimizer<float>(config.optim, model_->parameters().learned());
       for (int64_t b = 0; b < batch; ++b) labels_.push_back(int32_t(b % config.model.classes));
     } else {
       logits_.resize(size_t(batch * config.model.classes));
@@ -62,11 +62,9 @@ class Bench {
     if (!training_) return replicas_.forward({images_, {}, batch_}, logits_.data());
     const Pass pass{.training = true, .seed = config_.train.seed, .step = step_++};
     replicas_.compute_gradients({images_, labels_, batch_}, pass, config_.train.label_smoothing);
-    ParameterStore& parameters = model_->parameters();
-    float* const values = parameters.flat().mutable_data<float>();
-    optimizer_->step({values, replicas_.gradients().data<float>(), parameters.count(), parameters.decayed()},
-                     config_.schedule.lr);
-    if (!experts_.empty()) average_experts<float>(values, experts_, config_.ewa.share_rate);
+    const FlatParameters<float> flat = flat_parameters<float>(*model_, replicas_.gradients());
+    optimizer_->step(flat, config_.schedule.lr);
+    if (!experts_.empty()) average_experts<float>(flat.values, experts_, config_.ewa.share_rate);
   }
 
   // Milliseconds of a step, the mean of `burst` in a row.

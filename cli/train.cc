@@ -49,6 +49,8 @@ void print_result(const RunResult& r, const RunFiles& files, int64_t classes, bo
                                    {"top5", r.test.top5},
                                    {"best_top1", r.best_top1 < 0 ? nlohmann::ordered_json()
                                                                  : nlohmann::ordered_json(r.best_top1)},
+                                   {"ema_top1", r.ema_top1 ? nlohmann::ordered_json(*r.ema_top1)
+                                                           : nlohmann::ordered_json()},
                                    {"images_per_s", r.test.images_per_second}}}});
     return;
   }
@@ -62,10 +64,13 @@ void print_result(const RunResult& r, const RunFiles& files, int64_t classes, bo
     table.add({"test top-1", percent(r.test.top1)});
     if (classes > 5) table.add({"test top-5", percent(r.test.top5)});
     table.add({"test loss", fixed(r.test.loss, 4)});
+    if (r.ema_top1) table.add({"of the moving average", percent(*r.ema_top1)});
     if (r.best_top1 >= 0) table.add({"best top-1", percent(r.best_top1)});
   }
   table.print();
-  if (r.interrupted == 0) std::cout << "weights  " << files.model() << '\n';
+  if (r.interrupted != 0) return;
+  std::cout << "weights  " << files.model() << '\n';
+  if (r.ema_top1) std::cout << "average  " << files.ema() << '\n';
 }
 
 int run(const TrainOptions& o) {

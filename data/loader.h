@@ -29,6 +29,7 @@ struct Batch {
   std::vector<float> images;           // (B, C, H, W)
   std::vector<int32_t> labels;         // (B)
   std::vector<int32_t> coarse_labels;  // (B), empty where the set has none
+  std::vector<float> soft_targets;     // (B, K), of mixed images; empty where each image is of one class
   std::vector<int64_t> indices;        // (B), each sample's place in the set
   int64_t epoch = 0, step_in_epoch = 0;
 

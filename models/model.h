@@ -9,6 +9,7 @@
 #include "models/config.h"
 #include "nn/module.h"
 #include "optim/experts_averaging.h"
+#include "optim/optimizer.h"
 
 namespace tessera {
 
@@ -16,8 +17,12 @@ class Model {
  public:
   virtual ~Model() = default;
 
-  // images(B,C,H,W) to logits(B,K)
+  // images(B,C,H,W), or samples of another input_shape(), to logits(B,K)
   virtual Tensor forward(const Tensor& images, const Pass& pass) const = 0;
+  // Of one sample.
+  virtual Shape input_shape() const { return {config_.channels, config_.image_size, config_.image_size}; }
+  // Whether training needs the whole batch in one piece: for batch statistics.
+  virtual bool whole_batch() const { return false; }
 
   const ModelConfig& config() const { return config_; }
   ParameterStore& parameters() { return parameters_; }
@@ -41,5 +46,20 @@ std::unique_ptr<Model> make_model(const ModelConfig& config, std::optional<uint6
 
 // Where the experts lie in a model's flat buffer; empty for a dense one.
 std::vector<StackedParameter> stacked_parameters(const Model& model);
+
+// Each parameter's depth, in order of declaration: 0 before the first block, n in the n-th, and one more than
+// there are blocks after the last. What stands between two blocks counts to the former.
+std::vector<int64_t> parameter_depths(const Model& model);
+
+// Layer-wise learning rates (BEiT, arXiv 2106.08254): decay^(top - depth) for a parameter of that depth, in
+// the order of the flat buffer.
+std::vector<RateRange> layer_rates(const Model& model, double decay);
+
+// What an optimizer's step takes.
+template <class T>
+FlatParameters<T> flat_parameters(Model& model, const Tensor& gradients) {
+  ParameterStore& store = model.parameters();
+  return {store.flat().mutable_data<T>(), gradients.data<T>(), store.learned(), store.decayed()};
+}
 
 }  // namespace tessera

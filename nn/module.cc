@@ -40,26 +40,28 @@ Init Init::xavier_normal(int64_t inputs, int64_t outputs) {
   return normal(std::sqrt(2.0 / double(inputs + outputs)));
 }
 
-Tensor ParameterStore::add(const std::string& name, const Shape& shape, const Init& init, bool decay,
-                           int64_t experts) {
-  TESSERA_CHECK(!flat_, "parameter ", name, ": the store is laid out already");
-  TESSERA_CHECK(!find(name), "parameter ", name, ": there are two of this name");
-  Tensor value = Tensor::declare(shape, dtype_);
-  value.make_parameter(int(parameters_.size()));
-  parameters_.push_back({name, value, init, decay, experts});
-  return value;
+Tensor ParameterStore::add(const Shape& shape, Parameter parameter) {
+  TESSERA_CHECK(!flat_, "parameter ", parameter.name, ": the store is laid out already");
+  TESSERA_CHECK(!find(parameter.name), "parameter ", parameter.name, ": there are two of this name");
+  parameter.value = Tensor::declare(shape, dtype_);
+  if (parameter.learned) parameter.value.make_parameter(int(parameters_.size()));
+  parameters_.push_back(std::move(parameter));
+  return parameters_.back().value;
 }
 
 void ParameterStore::allocate(std::optional<uint64_t> seed) {
   int64_t end = 0;
-  for (const bool decay : {true, false}) {
+  const auto lay_out = [&](bool learned, bool decay) {
     for (Parameter& p : parameters_)
-      if (p.decay == decay) {
+      if (p.learned == learned && p.decay == decay) {
         p.offset = end;
         end += (p.value.count() + kAlign - 1) / kAlign * kAlign;
       }
-    if (decay) decayed_ = end;
-  }
+    return end;
+  };
+  decayed_ = lay_out(true, true);
+  learned_ = lay_out(true, false);
+  lay_out(false, false);
   flat_ = Tensor::zeros({end}, dtype_);
   for_float("parameters", dtype_, [&]<class T>() {
     T* const base = flat_.mutable_data<T>();
@@ -86,18 +88,18 @@ const ParameterStore::Parameter* ParameterStore::find(std::string_view name) con
 std::unique_ptr<ParameterGradients> ParameterStore::make_gradients() const {
   std::vector<int64_t> offsets;
   for (const Parameter& p : parameters_) offsets.push_back(p.offset);
-  return std::make_unique<ParameterGradients>(std::move(offsets), count(), dtype_);
+  return std::make_unique<ParameterGradients>(std::move(offsets), learned(), dtype_);
 }
 
 int64_t ParameterStore::parameter_count() const {
   int64_t total = 0;
-  for (const Parameter& p : parameters_) total += p.value.count();
+  for (const int64_t count : gradient_counts()) total += count;
   return total;
 }
 
-std::vector<int64_t> ParameterStore::counts() const {
+std::vector<int64_t> ParameterStore::gradient_counts() const {
   std::vector<int64_t> counts;
-  for (const Parameter& p : parameters_) counts.push_back(p.value.count());
+  for (const Parameter& p : parameters_) counts.push_back(p.learned ? p.value.count() : 0);
   return counts;
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -31,15 +32,16 @@ struct Init {
 };
 
 // Parameters and their memory: one flat buffer, the decayed ones first, so that the optimizer, the norm and
-// the checkpoint are one loop each.
+// the checkpoint are one loop each. Buffers, which a layer updates itself (running statistics), come last.
 class ParameterStore {
  public:
   struct Parameter {
     std::string name;
-    Tensor value;
-    Init init;
-    bool decay;
-    int64_t experts;  // > 1: stacked along the first axis and averaged by EWA
+    Tensor value = {};
+    Init init = {};
+    bool decay = true;
+    int64_t experts = 1;  // > 1: stacked along the first axis and averaged by EWA
+    bool learned = true;  // false: a buffer, saved like the others, without a gradient
     int64_t offset = 0;
   };
 
@@ -47,7 +49,8 @@ class ParameterStore {
   ParameterStore(const ParameterStore&) = delete;
   ParameterStore& operator=(const ParameterStore&) = delete;
 
-  Tensor add(const std::string& name, const Shape& shape, const Init& init, bool decay, int64_t experts);
+  // Declares a parameter, which gets its memory from allocate(); its value and offset are not given here.
+  Tensor add(const Shape& shape, Parameter parameter);
   // Lays all parameters out and draws their first values from `seed`, each by its name; without one they are
   // 0.
   void allocate(std::optional<uint64_t> seed);
@@ -55,15 +58,18 @@ class ParameterStore {
   const std::vector<Parameter>& parameters() const { return parameters_; }  // in order of declaration
   const Parameter* find(std::string_view name) const;
   DType dtype() const { return dtype_; }
-  int64_t count() const { return flat_.count(); }  // of the flat buffer, with the gaps that align parameters
-  int64_t parameter_count() const;                 // of the numbers that are learned
+  // Lengths in the flat buffer, with the gaps that align parameters: of all, of what is learned, of what is
+  // decayed.
+  int64_t count() const { return flat_.count(); }
+  int64_t learned() const { return learned_; }
   int64_t decayed() const { return decayed_; }
+  int64_t parameter_count() const;  // numbers that are learned
   Tensor& flat() { return flat_; }
   const Tensor& flat() const { return flat_; }
 
   // An empty gradient buffer of this layout, one for each replica.
   std::unique_ptr<ParameterGradients> make_gradients() const;
-  std::vector<int64_t> counts() const;  // elements of each parameter
+  std::vector<int64_t> gradient_counts() const;  // elements of each parameter's gradient
 
   uint32_t next_site() { return sites_++; }
 
@@ -71,7 +77,7 @@ class ParameterStore {
   DType dtype_;
   std::vector<Parameter> parameters_;
   Tensor flat_;
-  int64_t decayed_ = 0;
+  int64_t learned_ = 0, decayed_ = 0;
   uint32_t sites_ = 0;
 };
 
@@ -86,10 +92,14 @@ class Scope {
   }
   // timm's rule: vectors and biases are not decayed; `decay` is false too for tokens and position embeddings.
   Tensor weight(const Shape& shape, const Init& init, bool decay = true, int64_t experts = 1) const {
-    return store_->add(prefix_, shape, init, decay, experts);
+    return store_->add(shape, {.name = prefix_, .init = init, .decay = decay, .experts = experts});
   }
   Tensor bias(const Shape& shape, int64_t experts = 1) const {
-    return store_->add(prefix_, shape, Init::zeros(), false, experts);
+    return weight(shape, Init::zeros(), false, experts);
+  }
+  // Numbers that the layer updates itself, such as running statistics.
+  Tensor buffer(const Shape& shape, const Init& init) const {
+    return store_->add(shape, {.name = prefix_, .init = init, .decay = false, .learned = false});
   }
   // A number of its own for each place that draws random numbers.
   uint32_t site() const { return store_->next_site(); }
@@ -100,6 +110,15 @@ class Scope {
   std::string prefix_;
 };
 
+// What a forward pass has to say besides its output.
+struct PassReport {
+  // Auxiliary losses, weighted, each of one element and a mean over this micro-batch; training adds them to
+  // its own.
+  std::vector<Tensor> losses;
+  // Numbers for the log, each a mean over this micro-batch: the share of rows of each expert, say.
+  std::map<std::string, std::vector<double>> notes;
+};
+
 // How one forward pass runs: in training or not, which draws it makes, and which samples of the batch it
 // holds.
 struct Pass {
@@ -108,10 +127,20 @@ struct Pass {
   uint32_t step = 0;
   int64_t first_sample = 0;  // the place of this micro-batch in the whole batch
   int64_t batch = 0;         // samples of the whole batch; 0: those given are all
+  // Of these samples, in training: i32 (B) labels, or soft (B,K).
+  Tensor targets = {};
+  bool update_statistics = true;  // in training: false leaves running statistics as they are
+  PassReport* report = nullptr;
   // Shown every module's output, in order; used to find the first one that is not finite.
   std::function<void(const std::string& module, const Tensor& output)> watch = {};
 
   Draw draw(Stream stream, uint32_t site) const { return {seed, stream, step, site}; }
+  void add_loss(const Tensor& weighted) const {
+    if (report) report->losses.push_back(weighted);
+  }
+  void note(const std::string& name, const std::vector<double>& values) const {
+    if (report) report->notes[name] = values;
+  }
   const Tensor& show(const std::string& module, const Tensor& output) const {
     if (watch) watch(module, output);
     return output;

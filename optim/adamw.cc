@@ -23,12 +23,14 @@ template <class T>
 void AdamW<T>::update(const FlatParameters<T>& parameters, double lr, double gradient_scale) {
   const double t = double(this->steps());
   // The bias corrections, folded into scalars: the loop is bound by memory.
-  const T step_size = T(lr / (1 - std::pow(config_.beta1, t)));
+  const double correction = 1 / (1 - std::pow(config_.beta1, t));
   const T root_scale = T(1 / std::sqrt(1 - std::pow(config_.beta2, t)));
   const T beta1 = T(config_.beta1), beta2 = T(config_.beta2), eps = T(config_.eps);
   const T fresh1 = T(1 - config_.beta1), fresh2 = T(1 - config_.beta2), scale = T(gradient_scale);
 
-  const auto part = [&](int64_t begin, int64_t end, T keep) {
+  parameters.each_range([&](int64_t begin, int64_t end, bool decays, double factor) {
+    const double rate = lr * factor;
+    const T step_size = T(rate * correction), keep = T(decays ? 1 - rate * config_.weight_decay : 1);
     T *w = parameters.values + begin, *m = mean_.data() + begin, *v = square_.data() + begin;
     const T* gradients = parameters.gradients + begin;
     elements(end - begin, [=](int64_t i) {
@@ -37,9 +39,7 @@ void AdamW<T>::update(const FlatParameters<T>& parameters, double lr, double gra
       v[i] = beta2 * v[i] + fresh2 * (g * g);
       w[i] = keep * w[i] - step_size * m[i] / (std::sqrt(v[i]) * root_scale + eps);
     });
-  };
-  part(0, parameters.decayed, T(1 - lr * config_.weight_decay));
-  part(parameters.decayed, parameters.count, T(1));
+  });
 }
 
 template class AdamW<float>;

@@ -13,6 +13,9 @@ void Optimizer<T>::step(const FlatParameters<T>& parameters, double lr, double g
                 parameters.count);
   TESSERA_CHECK(parameters.decayed >= 0 && parameters.decayed <= count_, "optimizer: ", parameters.decayed,
                 " decayed parameters of ", count_);
+  TESSERA_CHECK(parameters.rates.empty() || parameters.rates.back().end == count_,
+                "optimizer: learning rates for ", parameters.rates.empty() ? 0 : parameters.rates.back().end,
+                " of ", count_, " parameters");
   ++steps_;
   update(parameters, lr, gradient_scale);
 }

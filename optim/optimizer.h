@@ -2,19 +2,41 @@
 // moment.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
 namespace tessera {
+
+// The learning rate of the elements from the former one's `end` to this one's, as a factor.
+struct RateRange {
+  int64_t end;
+  double factor;
+};
 
 template <class T>
 struct FlatParameters {
   T* values;
   const T* gradients;
   int64_t count;
-  int64_t decayed;  // weight decay applies to the first `decayed` elements
+  int64_t decayed;                        // weight decay applies to the first `decayed` elements
+  std::span<const RateRange> rates = {};  // of all elements, ascending; none: 1 everywhere
+
+  // Calls f(begin, end, decays, factor) for the ranges of elements that are treated alike.
+  template <class F>
+  void each_range(F f) const {
+    const RateRange all{count, 1};
+    int64_t begin = 0;
+    for (const RateRange& range : rates.empty() ? std::span(&all, 1) : rates) {
+      const int64_t border = std::clamp(decayed, begin, range.end);
+      if (begin < border) f(begin, border, true, range.factor);
+      if (border < range.end) f(border, range.end, false, range.factor);
+      begin = range.end;
+    }
+  }
 };
 
 struct OptimizerConfig {

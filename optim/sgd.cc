@@ -18,11 +18,12 @@ Sgd<T>::Sgd(const OptimizerConfig& config, int64_t count)
 
 template <class T>
 void Sgd<T>::update(const FlatParameters<T>& parameters, double lr, double gradient_scale) {
-  const T rate = T(lr), scale = T(gradient_scale), momentum = T(config_.momentum);
+  const T scale = T(gradient_scale), momentum = T(config_.momentum);
   // Both forms are one: w <- w - lr (ahead d + along b).
   const T ahead = T(config_.nesterov ? 1 : 0), along = config_.nesterov ? momentum : T(1);
 
-  const auto part = [&](int64_t begin, int64_t end, T decay) {
+  parameters.each_range([&](int64_t begin, int64_t end, bool decays, double factor) {
+    const T rate = T(lr * factor), decay = T(decays ? config_.weight_decay : 0);
     T *w = parameters.values + begin, *b = momentum_.data() + begin;
     const T* gradients = parameters.gradients + begin;
     elements(end - begin, [=](int64_t i) {
@@ -30,9 +31,7 @@ void Sgd<T>::update(const FlatParameters<T>& parameters, double lr, double gradi
       b[i] = momentum * b[i] + d;
       w[i] -= rate * (ahead * d + along * b[i]);
     });
-  };
-  part(0, parameters.decayed, T(config_.weight_decay));
-  part(parameters.decayed, parameters.count, T(0));
+  });
 }
 
 template class Sgd<float>;

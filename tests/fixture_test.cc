@@ -126,7 +126,7 @@ class Training {
     config.beta1 = fixture.number("beta1");
     config.beta2 = fixture.number("beta2");
     config.eps = fixture.number("adam_eps");
-    optimizer_ = make_optimizer<T>(config, model_.parameters().count());
+    optimizer_ = make_optimizer<T>(config, model_.parameters().learned());
   }
 
   const Vit& model() const { return model_; }
@@ -156,7 +156,7 @@ class Training {
   }
   double gradient_norm() {
     T* const flat = gradients_->flat().template mutable_data<T>();
-    return reduce_gradients<T>(std::span<T* const>(&flat, 1), model_.parameters().count());
+    return reduce_gradients<T>(std::span<T* const>(&flat, 1), model_.parameters().learned());
   }
   Tensor gradient(const ParameterStore::Parameter& p) {
     Tensor copy(p.value.shape(), dtype_of<T>());
@@ -165,11 +165,9 @@ class Training {
     return copy;
   }
   void update() {
-    ParameterStore& store = model_.parameters();
-    T* const values = store.flat().template mutable_data<T>();
-    optimizer_->step({values, gradients_->flat().template data<T>(), store.count(), store.decayed()},
-                     fixture_.number("lr"));
-    if (!stacked_.empty()) average_experts<T>(values, stacked_, fixture_.number("share_rate"));
+    const FlatParameters<T> flat = flat_parameters<T>(model_, gradients_->flat());
+    optimizer_->step(flat, fixture_.number("lr"));
+    if (!stacked_.empty()) average_experts<T>(flat.values, stacked_, fixture_.number("share_rate"));
   }
 
  private:

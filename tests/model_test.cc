@@ -355,7 +355,7 @@ TEST_CASE("a batch in pieces gives the logits and gradients of the whole batch")
       }
       tape.backward(mean(mul(y, weights)), double(y.count()));
     }
-    gradients->fill_unwritten(model.parameters().counts());
+    gradients->fill_unwritten(model.parameters().gradient_counts());
     const double* flat = gradients->flat().data<double>();
     return std::pair{logits, std::vector<double>(flat, flat + model.parameters().count())};
   };

@@ -159,7 +159,7 @@ struct Layer {
     const Tape::Scope record(&tape);
     const Tensor y = layer->forward(leaf, {leaf}, pass);
     tape.backward(mean(mul(y, normal(y.shape(), 99))), double(y.count()));
-    gradients->fill_unwritten(store.counts());
+    gradients->fill_unwritten(store.gradient_counts());
     if (dx) *dx = leaf.grad();
     return y.detach();
   }

@@ -192,6 +192,162 @@ TEST_CASE("cutting a batch over workers and micro-batches changes a step only by
     }
 }
 
+// A tiny ViT and a batch for it.
+struct TinyStep {
+  std::vector<float> images = std::vector<float>(12 * 64);
+  std::vector<int32_t> labels = std::vector<int32_t>(12);
+  ModelConfig config = model_by_name("vit_small_image_28");
+
+  TinyStep() {
+    config.image_size = 8;
+    config.dim = 16;
+    config.depth = 2;
+    config.heads = 2;
+    for (size_t i = 0; i < images.size(); ++i) images[i] = float(Draw{.seed = 2}.normal(i));
+    for (size_t i = 0; i < labels.size(); ++i) labels[i] = int32_t(i % 10);
+  }
+  BatchView batch() const { return {images, labels, 12}; }
+};
+
+TEST_CASE("soft targets of one class each are that class's labels, and others are not") {
+  const TinyStep tiny;
+  Vit model(tiny.config, 1);
+  Replicas replicas(model, {.workers = 2, .micro_batch = 5});
+  const Pass pass{.training = true};
+  const StepResult hard = replicas.compute_gradients(tiny.batch(), pass, 0.1);
+  const Tensor gradient = replicas.gradients().clone();
+  std::vector<float> soft(12 * 10);
+  for (size_t b = 0; b < 12; ++b) soft[b * 10 + size_t(tiny.labels[b])] = 1;
+  BatchView batch = tiny.batch();
+  batch.soft_targets = soft;
+  CHECK(replicas.compute_gradients(batch, pass, 0.1).loss == doctest::Approx(hard.loss).epsilon(1e-6));
+  CHECK(largest_difference(replicas.gradients(), gradient) < 1e-6);
+  soft[0] = 0.5f;
+  soft[7] = 0.5f;
+  CHECK(std::abs(replicas.compute_gradients(batch, pass, 0.1).loss - hard.loss) > 1e-3);
+}
+
+// Knows only how large its pieces are: one weight, and buffers that count what it saw.
+class WholeBatchModel : public Model {
+ public:
+  explicit WholeBatchModel(const ModelConfig& config) : Model(config, DType::f32) {
+    const Scope scope(parameters());
+    seen_ = (scope / "seen").buffer({1}, Init::zeros());
+    weight_ = (scope / "weight").weight({10, 64}, Init::normal(0.1));
+    parameters().allocate(1);
+  }
+  Tensor forward(const Tensor& images, const Pass& pass) const override {
+    const int64_t B = images.size(0);
+    if (pass.training && pass.update_statistics) {
+      Tensor seen = seen_;
+      seen.mutable_data<float>()[0] += 1;
+    }
+    pass.add_loss(scale(mean(mul(weight_, weight_)), 0.5));
+    pass.note("first", {double(pass.first_sample), 1});
+    return linear(images.reshape({B, 64}), weight_);
+  }
+  bool whole_batch() const override { return true; }
+  double seen() const { return seen_.at(0); }
+
+ private:
+  Tensor seen_, weight_;
+};
+
+TEST_CASE("a model that wants whole batches gets them in parts; auxiliary losses and notes are means") {
+  const TinyStep tiny;
+  WholeBatchModel model(tiny.config);
+  CHECK(model.parameters().parameter_count() == 640);
+  CHECK(model.parameters().learned() == 640);
+  CHECK(model.parameters().count() > 640);
+  const auto* seen = model.parameters().find("seen");
+  CHECK((seen && seen->offset == 640));
+  double loss = 0;
+  for (const int64_t parts : {1, 3}) {
+    Replicas replicas(model, {.workers = 2, .micro_batch = 1, .parts = parts});
+    const double before = model.seen();
+    const StepResult result = replicas.compute_gradients(tiny.batch(), {.training = true}, 0);
+    CHECK(model.seen() - before == double(parts));
+    CHECK(replicas.gradients().count() == 640);
+    const Tensor weight = model.parameters().find("weight")->value;
+    CHECK(result.auxiliary == doctest::Approx(0.5 * mean(mul(weight, weight)).item()));
+    CHECK(result.notes.at("first")[0] == doctest::Approx(parts == 1 ? 0 : 4));
+    CHECK(result.notes.at("first")[1] == doctest::Approx(1));
+    if (parts == 1) loss = result.loss;
+    CHECK(result.loss == doctest::Approx(loss));
+    replicas.compute_gradients(tiny.batch(), {.training = true, .update_statistics = false}, 0);
+    CHECK(model.seen() - before == double(parts));
+  }
+}
+
+TEST_CASE("the auxiliary loss adds its gradient") {
+  const TinyStep tiny;
+  WholeBatchModel model(tiny.config);
+  Replicas replicas(model, {});
+  replicas.compute_gradients(tiny.batch(), {.training = true}, 0);
+  const Tensor gradient = replicas.gradients().clone();
+  // The cross-entropy's own, by hand: dW = (softmax(x W^T) - onehot)^T x / B.
+  const Tensor x = Tensor::of({12, 64}, tiny.images), weight = model.parameters().find("weight")->value;
+  const Tensor p = softmax(linear(x, weight));
+  double most = 0;
+  for (int64_t k = 0; k < 10; ++k)
+    for (int64_t j = 0; j < 64; ++j) {
+      double sum = weight.at(k * 64 + j) * 12 / 640;
+      for (int64_t b = 0; b < 12; ++b)
+        sum += (p.at(b * 10 + k) - (tiny.labels[size_t(b)] == k)) * x.at(b * 64 + j);
+      most = worst(most, std::abs(gradient.at(k * 64 + j) - sum / 12));
+    }
+  CHECK(most < 1e-6);
+}
+
+TEST_CASE("layers' learning rates fall from the head down") {
+  const TinyStep tiny;
+  const Vit model(tiny.config, 1);
+  const auto& parameters = model.parameters().parameters();
+  const std::vector<int64_t> depths = parameter_depths(model);
+  const auto rates = layer_rates(model, 0.5);
+  CHECK(rates.back().end == model.parameters().learned());
+  const auto factor_at = [&](int64_t offset) {
+    for (const RateRange& range : rates)
+      if (offset < range.end) return range.factor;
+    return -1.0;
+  };
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    const std::string& name = parameters[i].name;
+    const int64_t depth = name.starts_with("blocks.0.")                           ? 1
+                          : name.starts_with("blocks.1.")                         ? 2
+                          : name.starts_with("head") || name.starts_with("norm.") ? 3
+                                                                                  : 0;
+    INFO(name);
+    CHECK(depths[i] == depth);
+    CHECK(factor_at(parameters[i].offset) == std::pow(0.5, 3 - depth));
+    CHECK(factor_at(parameters[i].offset + parameters[i].value.count() - 1) == std::pow(0.5, 3 - depth));
+  }
+}
+
+TEST_CASE("a run with SAM, a moving average, layer rates and accumulation goes on to the bit") {
+  if (no_program()) return;
+  const TinySet set;
+  const ScratchFolder runs;
+  const std::vector<std::string> more{"--set", "optim.sam_rho=0.05",    "--set", "train.ema=0.9",
+                                      "--set", "optim.layer_decay=0.7", "--set", "train.accumulate=2",
+                                      "--set", "ewa.until=0.5"};
+  const Finished whole = run_program(train_command(set, runs / "whole", more));
+  INFO(whole.err);
+  REQUIRE(whole.code == 0);
+  std::vector<std::string> part = more;
+  part.insert(part.end(), {"--max-steps", "7"});
+  REQUIRE(run_program(train_command(set, runs / "parts", part)).code == 0);
+  REQUIRE(run_program({"train", "--resume", runs / "parts", "--quiet"}).code == 0);
+  for (const char* file : {"last.safetensors", "model.safetensors", "ema.safetensors"})
+    CHECK(Process::read(runs / "parts/" + file) == Process::read(runs / "whole/" + file));
+  CHECK(Process::read(runs / "whole/ema.safetensors") != Process::read(runs / "whole/model.safetensors"));
+  const std::string log = Process::read(runs / "whole/log.jsonl");
+  CHECK(log.find("\"test_top1_ema\"") != std::string::npos);
+  CHECK(log.find("\"step\":18,\"epoch\":2") != std::string::npos);  // 200 / 32 steps an epoch
+  CHECK(log.find("\"share_rate\":0.0,") != std::string::npos);
+  CHECK(run_program({"eval", runs / "whole/ema.safetensors"}).code == 0);
+}
+
 TEST_CASE("settings: precedence, places of errors, the nearest key") {
   RunConfig config;
   apply_toml(config, "[model]\ndim = 64\nname = \"vit_tiny_patch16_224\"\n[optim]\nlr = 1\n", "run.toml");

@@ -6,7 +6,7 @@ namespace tessera {
 namespace {
 
 constexpr const char* kRunKey = "tessera.run";      // RunConfig
-constexpr const char* kStateKey = "tessera.state";  // RunState and the optimizer's step count
+constexpr const char* kStateKey = "tessera.state";  // RunState
 
 const std::string& metadata_of(const SafetensorsFile& file, const char* key) {
   const auto found = file.metadata().find(key);
@@ -18,17 +18,17 @@ const std::string& metadata_of(const SafetensorsFile& file, const char* key) {
 
 }  // namespace
 
-void save_checkpoint(const std::string& path, const RunConfig& config, const RunState& state, Model& model,
-                     Optimizer<float>& optimizer, const Metadata& metadata) {
+void save_checkpoint(const std::string& path, const RunConfig& config, const RunState& state,
+                     const Model& model, const Buffers& buffers, const Metadata& metadata) {
   SafetensorsWriter writer;
   add_parameters(writer, model);
-  for (const auto& buffer : optimizer.state())
+  for (const auto& buffer : buffers)
     writer.add(kOptimizerPrefix + buffer.name, {int64_t(buffer.values->size())}, buffer.values->data());
   for (const auto& [key, value] : metadata) writer.metadata()[key] = value;
   writer.metadata()[kRunKey] = config_to_json(config).dump();
   writer.metadata()[kStateKey] = nlohmann::ordered_json{
       {"step", state.step},
-      {"optimizer_steps", optimizer.steps()},
+      {"optimizer_steps", state.optimizer_steps},
       {"best_top1", state.best_top1},
       {"epoch_loss", state.epoch_loss},
       {"epoch_correct", state.epoch_correct},
@@ -49,9 +49,9 @@ RunConfig checkpoint_config(const SafetensorsFile& file) {
   return config;
 }
 
-RunState load_checkpoint(const SafetensorsFile& file, Model& model, Optimizer<float>& optimizer) {
+RunState load_checkpoint(const SafetensorsFile& file, Model& model, const Buffers& buffers) {
   load_parameters(model, file);
-  for (const auto& buffer : optimizer.state()) {
+  for (const auto& buffer : buffers) {
     const std::string name = kOptimizerPrefix + buffer.name;
     const TensorEntry* entry = file.find(name);
     TESSERA_CHECK_AS(
@@ -80,7 +80,7 @@ RunState load_checkpoint(const SafetensorsFile& file, Model& model, Optimizer<fl
   state.epoch_correct = integer("epoch_correct");
   state.epoch_gradient_norm = number("epoch_gradient_norm").get<double>();
   state.data_fingerprint = number("data_fingerprint").get<uint64_t>();
-  optimizer.set_steps(integer("optimizer_steps"));
+  state.optimizer_steps = integer("optimizer_steps");
   return state;
 }
 

@@ -1,6 +1,6 @@
-// A run's state in one safetensors file: the model's weights under their names, the optimizer's buffers under
-// "optimizer.", and the place in the run in the metadata. Written atomically, so that a kill at any moment
-// leaves the former checkpoint or the new one.
+// A run's state in one safetensors file: the model's weights under their names, the optimizer's and other
+// buffers under "optimizer.", and the place in the run in the metadata. Written atomically, so that a kill at
+// any moment leaves the former checkpoint or the new one.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,8 @@ namespace tessera {
 
 // Where a run stands, between two steps.
 struct RunState {
-  int64_t step = 0;  // optimizer steps taken
+  int64_t step = 0;
+  int64_t optimizer_steps = 0;
   double best_top1 = -1;
   // Sums since the epoch began, for its line of the log.
   double epoch_loss = 0;
@@ -23,12 +24,14 @@ struct RunState {
   uint64_t data_fingerprint = 0;
 };
 
-void save_checkpoint(const std::string& path, const RunConfig& config, const RunState& state, Model& model,
-                     Optimizer<float>& optimizer, const Metadata& metadata);
+using Buffers = std::vector<Optimizer<float>::State>;
+
+void save_checkpoint(const std::string& path, const RunConfig& config, const RunState& state,
+                     const Model& model, const Buffers& buffers, const Metadata& metadata);
 
 // The configuration that a checkpoint was made with.
 RunConfig checkpoint_config(const SafetensorsFile& file);
-// Fills model and optimizer and gives the state. A file that is no checkpoint is an error (file).
-RunState load_checkpoint(const SafetensorsFile& file, Model& model, Optimizer<float>& optimizer);
+// Fills model and buffers and gives the state. A file that is no checkpoint is an error (file).
+RunState load_checkpoint(const SafetensorsFile& file, Model& model, const Buffers& buffers);
 
 }  // namespace tessera

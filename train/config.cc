@@ -82,6 +82,8 @@ Fields fields(RunConfig& c) {
                    {"optim.eps", c.optim.eps},
                    {"optim.momentum", c.optim.momentum},
                    {"optim.nesterov", c.optim.nesterov},
+                   {"optim.sam_rho", c.sam_rho},
+                   {"optim.layer_decay", c.layer_decay},
                    {"schedule.kind", c.schedule.kind, kSchedules},
                    {"schedule.warmup_lr", c.schedule.warmup_lr},
                    {"schedule.min_lr", c.schedule.min_lr},
@@ -89,10 +91,13 @@ Fields fields(RunConfig& c) {
                    {"ewa.share_rate", c.ewa.share_rate},
                    {"ewa.schedule", c.ewa.schedule, kShareRates},
                    {"ewa.ramp", c.ewa.ramp},
+                   {"ewa.until", c.ewa.until},
                    {"train.init", c.train.init},
                    {"train.epochs", c.train.epochs},
                    {"train.max_steps", c.train.max_steps},
                    {"train.batch", c.train.batch},
+                   {"train.accumulate", c.train.accumulate},
+                   {"train.ema", c.train.ema},
                    {"train.seed", c.train.seed},
                    {"train.label_smoothing", c.train.label_smoothing},
                    {"train.clip", c.train.clip},
@@ -151,6 +156,11 @@ void validate(const RunConfig& c) {
   need(c.train.max_steps >= 0, "train.max_steps", c.train.max_steps, "must not be negative");
   need(c.train.batch > 0 && c.train.batch <= 1 << 20, "train.batch", c.train.batch,
        "must be from 1 to 1048576");
+  need(c.train.accumulate > 0 && c.train.accumulate <= (1 << 20) / c.train.batch, "train.accumulate",
+       c.train.accumulate, "must be above 0, and at most 1048576 images a step");
+  need(c.train.ema >= 0 && c.train.ema < 1, "train.ema", c.train.ema, "must be in [0,1)");
+  need(c.sam_rho >= 0 && std::isfinite(c.sam_rho), "optim.sam_rho", c.sam_rho, "must not be negative");
+  need(c.layer_decay > 0 && c.layer_decay <= 1, "optim.layer_decay", c.layer_decay, "must be in (0,1]");
   need(c.train.label_smoothing >= 0 && c.train.label_smoothing < 1, "train.label_smoothing",
        c.train.label_smoothing, "must be in [0,1)");
   need(c.train.clip >= 0, "train.clip", c.train.clip, "must not be negative");
@@ -174,6 +184,7 @@ void validate(const RunConfig& c) {
        "must be from 0 to 1024");
   need(c.data.workers >= 0 && c.data.workers <= 256, "data.workers", c.data.workers, "must be from 0 to 256");
   need(c.ewa.ramp > 0 && c.ewa.ramp <= 1, "ewa.ramp", c.ewa.ramp, "must be in (0,1]");
+  need(c.ewa.until >= 0 && c.ewa.until <= 1, "ewa.until", c.ewa.until, "must be in [0,1]");
   if (c.model.is_moe()) {
     const double E = double(c.model.moe.experts), limit = (E - 1) / E;
     need(c.ewa.share_rate >= 0 && c.ewa.share_rate <= limit, "ewa.share_rate", c.ewa.share_rate,

@@ -26,6 +26,8 @@ struct EwaConfig {
   double share_rate = 0.3;  // 0: the experts are never averaged
   ShareRateSchedule::Kind schedule = ShareRateSchedule::Kind::linear;
   double ramp = 0.5;  // linear: the part of the run after which the rate is reached (our choice)
+  double until =
+      1.0;  // the part of the run after which averaging ends ("early EWA"; the cut-off is our choice)
 };
 
 struct TrainConfig {
@@ -33,6 +35,8 @@ struct TrainConfig {
   double epochs = 10;
   int64_t max_steps = 0;  // stop earlier, after this many steps; the schedule stays as it is; 0: never
   int64_t batch = 128;
+  int64_t accumulate = 1;  // batches a step; batch statistics stay those of one
+  double ema = 0;          // decay of the weights' moving average, evaluated beside them; 0: none
   uint64_t seed = 0;
   double label_smoothing = 0.1;
   double clip = 0;  // largest gradient norm; 0: any
@@ -42,12 +46,16 @@ struct TrainConfig {
   int64_t eval_every = 1;        // epochs
   int64_t checkpoint_every = 0;  // steps between two saves inside an epoch; 0: at the ends of epochs only
   int64_t log_every = 1;         // steps between two lines of the log
+
+  int64_t step_images() const { return batch * accumulate; }
 };
 
 struct RunConfig {
   ModelConfig model;
   DataConfig data;
   OptimizerConfig optim;
+  double sam_rho = 0;       // radius of sharpness-aware minimisation; 0: none
+  double layer_decay = 1;   // factor of the learning rate from a layer to the one below it
   ScheduleConfig schedule;  // its step counts follow from the epochs
   EwaConfig ewa;
   TrainConfig train;

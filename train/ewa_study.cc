@@ -58,7 +58,7 @@ EwaTrace trace(const RunConfig& config, const Dataset& train_set, const Dataset&
   Model& model = *built;
   Replicas replicas(model, {.micro_batch = config.train.micro_batch});
   OptimizerConfig plain_sgd{.name = "sgd", .weight_decay = 0, .momentum = 0};
-  const auto optimizer = make_optimizer<float>(plain_sgd, model.parameters().count());
+  const auto optimizer = make_optimizer<float>(plain_sgd, model.parameters().learned());
   const std::vector<StackedParameter> experts = stacked_parameters(model);
   float* const values = model.parameters().flat().mutable_data<float>();
   const double lr = config.schedule.lr, E = double(config.model.moe.experts),
@@ -80,9 +80,7 @@ EwaTrace trace(const RunConfig& config, const Dataset& train_set, const Dataset&
     for (double& term : out.memory) term *= keep;
     out.memory.push_back(keep * lr * length(gradient));
 
-    optimizer->step({values, replicas.gradients().data<float>(), model.parameters().count(),
-                     model.parameters().decayed()},
-                    lr);
+    optimizer->step(flat_parameters<float>(model, replicas.gradients()), lr);
     const Parts before(values, experts);
     average_experts<float>(values, experts, share_rate);
     const Parts after(values, experts);

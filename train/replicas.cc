@@ -19,6 +19,16 @@ int64_t images_in_flight(const ModelConfig& config) {
 
 int64_t largest_logit(const float* row, int64_t K) { return std::max_element(row, row + K) - row; }
 
+using Notes = std::map<std::string, std::vector<double>>;
+
+void add_notes(Notes& sums, const Notes& notes, double weight) {
+  for (const auto& [name, values] : notes) {
+    std::vector<double>& sum = sums[name];
+    sum.resize(values.size());
+    for (size_t i = 0; i < values.size(); ++i) sum[i] += weight * values[i];
+  }
+}
+
 // Tells apart the kinds of steps that an arena plans.
 uint64_t arena_key(int64_t samples, bool training) { return uint64_t(samples) * 2 + training; }
 
@@ -26,10 +36,17 @@ uint64_t arena_key(int64_t samples, bool training) { return uint64_t(samples) * 
 
 Replicas::Replicas(Model& model, const ReplicaOptions& options)
     : model_(model),
-      counts_(model.parameters().counts()),
-      micro_batch_(options.micro_batch > 0 ? options.micro_batch : images_in_flight(model.config())) {
+      counts_(model.parameters().gradient_counts()),
+      micro_batch_(options.micro_batch > 0 ? options.micro_batch : images_in_flight(model.config())),
+      parts_(options.parts) {
   const int workers = options.workers > 0 ? options.workers : thread_count();
   for (int w = 0; w < workers; ++w) workers_.push_back(std::make_unique<Worker>());
+}
+
+std::vector<Replicas::Piece> Replicas::pieces_of(int64_t batch, int64_t count) {
+  std::vector<Piece> pieces;
+  for (int64_t i = 0; i < count; ++i) pieces.push_back({batch * i / count, batch * (i + 1) / count});
+  return pieces;
 }
 
 // Into pieces of at most micro_batch samples that differ by at most one, as many for each worker.
@@ -37,25 +54,44 @@ std::vector<Replicas::Piece> Replicas::cut(int64_t batch) const {
   const int64_t W = int64_t(workers_.size());
   int64_t count = (batch + micro_batch_ - 1) / micro_batch_;
   count = std::min((count + W - 1) / W * W, batch);
-  std::vector<Piece> pieces;
-  for (int64_t i = 0; i < count; ++i) pieces.push_back({batch * i / count, batch * (i + 1) / count});
-  return pieces;
+  return pieces_of(batch, count);
+}
+
+// A model with batch statistics gets each part whole; then one worker takes it, with all threads in its ops.
+std::vector<Replicas::Piece> Replicas::cut_training(int64_t batch) const {
+  return model_.whole_batch() ? pieces_of(batch, std::min(parts_, batch)) : cut(batch);
 }
 
 Tensor Replicas::images_of(const BatchView& batch, const Piece& piece) const {
-  const ModelConfig& c = model_.config();
-  const int64_t size = c.channels * c.image_size * c.image_size;
+  const Shape sample = model_.input_shape();
+  const int64_t size = sample.count();
   TESSERA_CHECK(int64_t(batch.images.size()) == batch.size * size, "replicas: ", batch.images.size(),
-                " pixels for ", batch.size, " images of ", size);
-  Tensor images({piece.end - piece.begin, c.channels, c.image_size, c.image_size}, DType::f32);
+                " numbers for ", batch.size, " samples of ", size);
+  Shape shape{piece.end - piece.begin};
+  for (const int64_t axis : sample) shape.push_back(axis);
+  Tensor images(shape, DType::f32);
   std::copy_n(batch.images.data() + piece.begin * size, images.count(), images.mutable_data<float>());
   return images;
 }
 
+Tensor Replicas::targets_of(const BatchView& batch, const Piece& piece) const {
+  const int64_t m = piece.end - piece.begin, K = model_.config().classes;
+  if (batch.soft_targets.empty()) {
+    Tensor labels({m}, DType::i32);
+    std::copy_n(batch.labels.data() + piece.begin, m, labels.mutable_data<int32_t>());
+    return labels;
+  }
+  TESSERA_CHECK(int64_t(batch.soft_targets.size()) == batch.size * K, "replicas: ", batch.soft_targets.size(),
+                " soft targets for ", batch.size, " images and ", K, " classes");
+  Tensor soft({m, K}, DType::f32);
+  std::copy_n(batch.soft_targets.data() + piece.begin * K, m * K, soft.mutable_data<float>());
+  return soft;
+}
+
 // f(worker, piece) for every piece; worker w takes the pieces w, w + W, ..., whatever the threads' speed.
 template <class F>
-void Replicas::on_pieces(const std::vector<Piece>& pieces, F f) {
-  const size_t active = std::min(workers_.size(), pieces.size());
+void Replicas::on_pieces(const std::vector<Piece>& pieces, size_t workers, F f) {
+  const size_t active = std::min(workers, pieces.size());
   on_workers(int(active), [&](int w) {
     for (size_t i = size_t(w); i < pieces.size(); i += active) f(*workers_[size_t(w)], pieces[i]);
   });
@@ -67,31 +103,38 @@ StepResult Replicas::compute_gradients(const BatchView& batch, const Pass& pass,
   for (auto& worker : workers_) {
     if (!worker->gradients) worker->gradients = model_.parameters().make_gradients();
     worker->gradients->clear();
-    worker->loss = 0;
-    worker->correct = 0;
+    worker->result = {};
   }
-  on_pieces(cut(batch.size), [&](Worker& worker, const Piece& piece) {
+  const size_t workers = model_.whole_batch() ? 1 : workers_.size();
+  on_pieces(cut_training(batch.size), workers, [&](Worker& worker, const Piece& piece) {
     const int64_t m = piece.end - piece.begin;
     const Arena::Step step(worker.arena, arena_key(m, true));
     const Tape::Scope recording(&worker.tape);
     const ParameterGradients::Scope gradients(*worker.gradients);
+    StepResult& result = worker.result;
+    const double share = double(m) / double(batch.size);
+    PassReport report;
     Pass part = pass;
     part.training = true;
     part.first_sample = piece.begin;
     part.batch = batch.size;
-    Tensor labels({m}, DType::i32);
-    std::copy_n(batch.labels.data() + piece.begin, m, labels.mutable_data<int32_t>());
+    part.targets = targets_of(batch, piece);
+    part.report = &report;
     Tensor loss;
     {
       const Tensor logits = model_.forward(images_of(batch, piece), part);
       const int64_t K = logits.size(1);
       for (int64_t b = 0; b < m; ++b)
-        worker.correct +=
+        result.correct +=
             largest_logit(logits.data<float>() + b * K, K) == batch.labels[size_t(piece.begin + b)];
-      loss = softmax_cross_entropy(logits, labels, label_smoothing);
+      loss = softmax_cross_entropy(logits, part.targets, label_smoothing);
     }
-    const double share = double(m) / double(batch.size);
-    worker.loss += loss.item() * share;
+    result.loss += loss.item() * share;
+    for (const Tensor& auxiliary : report.losses) {
+      result.auxiliary += auxiliary.item() * share;
+      loss = add(loss, auxiliary.reshape(loss.shape()));
+    }
+    add_notes(result.notes, report.notes, share);
     worker.tape.backward(loss, share);
   });
   StepResult result;
@@ -99,16 +142,18 @@ StepResult Replicas::compute_gradients(const BatchView& batch, const Pass& pass,
   for (auto& worker : workers_) {
     worker->gradients->fill_unwritten(counts_);
     buffers.push_back(worker->gradients->flat().mutable_data<float>());
-    result.loss += worker->loss;
-    result.correct += worker->correct;
+    result.loss += worker->result.loss;
+    result.auxiliary += worker->result.auxiliary;
+    result.correct += worker->result.correct;
+    add_notes(result.notes, worker->result.notes, 1);
   }
-  result.gradient_norm = reduce_gradients<float>(buffers, model_.parameters().count());
+  result.gradient_norm = reduce_gradients<float>(buffers, model_.parameters().learned());
   return result;
 }
 
 void Replicas::forward(const BatchView& batch, float* logits) {
   const int64_t K = model_.config().classes;
-  on_pieces(cut(batch.size), [&](Worker& worker, const Piece& piece) {
+  on_pieces(cut(batch.size), workers_.size(), [&](Worker& worker, const Piece& piece) {
     const Arena::Step step(worker.arena, arena_key(piece.end - piece.begin, false));
     const Tape::Scope off(nullptr);
     const Pass pass{.first_sample = piece.begin, .batch = batch.size};
@@ -127,8 +172,10 @@ std::string Replicas::first_non_finite(const BatchView& batch, Pass pass) {
         !std::all_of(values, values + output.count(), [](float v) { return std::isfinite(v); }))
       found = module;
   };
-  for (const Piece& piece : cut(batch.size)) {
+  pass.update_statistics = false;
+  for (const Piece& piece : cut_training(batch.size)) {
     pass.first_sample = piece.begin;
+    pass.targets = targets_of(batch, piece);
     model_.forward(images_of(batch, piece), pass);
     if (!found.empty()) break;
   }

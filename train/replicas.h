@@ -5,8 +5,10 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "engine/tensor/arena.h"
@@ -18,18 +20,22 @@ namespace tessera {
 struct ReplicaOptions {
   int workers = 0;          // threads; 0: all
   int64_t micro_batch = 0;  // images a worker takes at a time; 0: some 520 token rows, 1040 with experts
+  int64_t parts = 1;        // of a training batch, where the model wants each whole (Model::whole_batch)
 };
 
 // A whole batch on the host.
 struct BatchView {
-  std::span<const float> images;    // (B,C,H,W)
-  std::span<const int32_t> labels;  // (B), or empty
-  int64_t size = 0;                 // B
+  std::span<const float> images;             // (B,C,H,W), or samples of the model's input_shape()
+  std::span<const int32_t> labels;           // (B), or empty
+  int64_t size = 0;                          // B
+  std::span<const float> soft_targets = {};  // (B,K): what is learned in place of the labels; or empty
 };
 
 struct StepResult {
-  double loss = 0;      // mean over the batch
-  int64_t correct = 0;  // samples whose largest logit is the label's
+  double loss = 0;                                        // mean over the batch, without the auxiliary losses
+  double auxiliary = 0;                                   // their sum
+  int64_t correct = 0;                                    // samples whose largest logit is the label's
+  std::map<std::string, std::vector<double>> notes = {};  // what the model reported (PassReport), means
   double gradient_norm = 0;
 };
 
@@ -57,22 +63,24 @@ class Replicas {
     Arena arena;
     Tape tape;
     std::unique_ptr<ParameterGradients> gradients;
-    double loss = 0;
-    int64_t correct = 0;
+    StepResult result;  // its part of it
   };
   struct Piece {
     int64_t begin, end;  // samples
   };
 
+  static std::vector<Piece> pieces_of(int64_t batch, int64_t count);
   std::vector<Piece> cut(int64_t batch) const;
+  std::vector<Piece> cut_training(int64_t batch) const;
+  Tensor targets_of(const BatchView& batch, const Piece& piece) const;
   Tensor images_of(const BatchView& batch, const Piece& piece) const;
   template <class F>
-  void on_pieces(const std::vector<Piece>& pieces, F f);
+  void on_pieces(const std::vector<Piece>& pieces, size_t workers, F f);
 
   Model& model_;
   std::vector<std::unique_ptr<Worker>> workers_;
   std::vector<int64_t> counts_;  // elements of each parameter
-  int64_t micro_batch_;
+  int64_t micro_batch_, parts_;
 };
 
 }  // namespace tessera

@@ -4,10 +4,13 @@
 #include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "engine/base/parallel.h"
 #include "models/adapt.h"
 #include "optim/clip.h"
+#include "optim/ema.h"
+#include "optim/sam.h"
 #include "train/checkpoint.h"
 #include "train/log.h"
 #include "train/progress.h"
@@ -30,7 +33,7 @@ std::string fixed(double value, int digits) {
 
 LoaderOptions loader_options(const RunConfig& c, const Normalization& normalization) {
   return {.training = true,
-          .batch_size = c.train.batch,
+          .batch_size = c.train.step_images(),
           .seed = c.train.seed,
           .augment = {.padding = c.data.padding, .flip = c.data.flip},
           .normalization = normalization,
@@ -55,13 +58,23 @@ class Run {
     double images_per_second, data_wait;
   };
 
+  void start_ema();
+  StepResult gradients(const Batch& batch, bool update_statistics);
   StepResult step(const Batch& batch);
+  Evaluation evaluated();
   void evaluate_test();
+  Buffers buffers();
+  double share_rate(int64_t step) const;
   bool epoch_ends() const;  // the epoch's last step is done, and the epoch not yet evaluated
   void end_epoch();
   double deviation() const;
   Metadata metadata() const;
   void log_step(const Batch& batch, const StepResult& result, const StepTimes& times);
+  Pass pass() const { return {.training = true, .seed = config_.train.seed, .step = uint32_t(state_.step)}; }
+  static BatchView view(const Batch& batch) {
+    return {batch.images, batch.labels, batch.size(), batch.soft_targets};
+  }
+  float* values() { return model_->parameters().flat().mutable_data<float>(); }
   [[noreturn]] void diverged(const Batch& batch, const StepResult& result);
 
   RunConfig config_;
@@ -73,9 +86,13 @@ class Run {
   std::unique_ptr<Model> model_;
   Replicas replicas_;
   std::unique_ptr<Optimizer<float>> optimizer_;
+  std::vector<RateRange> rates_;
+  std::optional<Sam> sam_;
+  std::optional<Ema> ema_;
   std::vector<StackedParameter> experts_;
   int64_t total_steps_, last_step_, tested_step_ = -1, saved_step_ = -1;
   ShareRateSchedule share_rate_;
+  int64_t last_averaged_;  // step
   RunState state_;
   RunResult result_;
   std::unique_ptr<RunLog> log_;
@@ -91,8 +108,10 @@ Run::Run(const RunConfig& config, const std::string& folder, Progress progress)
       normalization_(normalization(train_set_.name)),
       loader_(train_set_, loader_options(config, normalization_)),
       model_(make_model(config.model, config.train.seed)),
-      replicas_(*model_, {.workers = config.train.threads, .micro_batch = config.train.micro_batch}),
-      optimizer_(make_optimizer<float>(config.optim, model_->parameters().count())),
+      replicas_(*model_, {.workers = config.train.threads,
+                          .micro_batch = config.train.micro_batch,
+                          .parts = config.train.accumulate}),
+      optimizer_(make_optimizer<float>(config.optim, model_->parameters().learned())),
       experts_(stacked_parameters(*model_)) {
   check_fit(config_.model, train_set_);
   check_fit(config_.model, test_set_);
@@ -103,11 +122,16 @@ Run::Run(const RunConfig& config, const std::string& folder, Progress progress)
   config_.schedule.total_steps = total_steps_;
   share_rate_ = {config_.ewa.schedule, config_.ewa.share_rate,
                  std::max<int64_t>(1, std::llround(config_.ewa.ramp * double(total_steps_)))};
+  last_averaged_ = std::llround(config_.ewa.until * double(total_steps_));
+  if (config_.layer_decay < 1) rates_ = layer_rates(*model_, config_.layer_decay);
+  if (config_.sam_rho > 0) sam_.emplace(config_.sam_rho);
+  start_ema();
   state_.data_fingerprint = train_set_.fingerprint();
 }
 
 void Run::start_from(const SafetensorsFile& weights) {
   const std::vector<std::string> changes = tessera::start_from(*model_, weights);
+  start_ema();
   if (!show_) return;
   std::fprintf(stderr, "weights from %s\n", weights.name().c_str());
   for (const std::string& change : changes) std::fprintf(stderr, "  %s\n", change.c_str());
@@ -115,7 +139,8 @@ void Run::start_from(const SafetensorsFile& weights) {
 
 void Run::load(const SafetensorsFile& checkpoint, int64_t max_steps) {
   const uint64_t own = state_.data_fingerprint;
-  state_ = load_checkpoint(checkpoint, *model_, *optimizer_);
+  state_ = load_checkpoint(checkpoint, *model_, buffers());
+  optimizer_->set_steps(state_.optimizer_steps);
   TESSERA_CHECK_AS(Exit::data, state_.data_fingerprint == own, "the images in ", config_.data.folder,
                    " are not those that the run was started with (fingerprints ", own, " and ",
                    state_.data_fingerprint, ")");
@@ -125,18 +150,44 @@ void Run::load(const SafetensorsFile& checkpoint, int64_t max_steps) {
   last_step_ = config_.train.max_steps > 0 ? std::min(total_steps_, config_.train.max_steps) : total_steps_;
 }
 
+// The moving average starts from the weights that training starts from.
+void Run::start_ema() {
+  if (config_.train.ema > 0) ema_.emplace(values(), model_->parameters().count(), config_.train.ema);
+}
+
+// What a checkpoint holds beside the weights.
+Buffers Run::buffers() {
+  Buffers buffers = optimizer_->state();
+  if (ema_) buffers.push_back({"ema", &ema_->values()});
+  return buffers;
+}
+
+double Run::share_rate(int64_t step) const { return step < last_averaged_ ? share_rate_.at(step) : 0; }
+
+StepResult Run::gradients(const Batch& batch, bool update_statistics) {
+  Pass how = pass();
+  how.update_statistics = update_statistics;
+  const StepResult result = replicas_.compute_gradients(view(batch), how, config_.train.label_smoothing);
+  if (!std::isfinite(result.loss + result.auxiliary) || !std::isfinite(result.gradient_norm))
+    diverged(batch, result);
+  return result;
+}
+
 StepResult Run::step(const Batch& batch) {
-  const Pass pass{.training = true, .seed = config_.train.seed, .step = uint32_t(state_.step)};
-  const StepResult result = replicas_.compute_gradients({batch.images, batch.labels, batch.size()}, pass,
-                                                        config_.train.label_smoothing);
-  if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm)) diverged(batch, result);
-  ParameterStore& parameters = model_->parameters();
-  float* const values = parameters.flat().mutable_data<float>();
-  optimizer_->step({values, replicas_.gradients().data<float>(), parameters.count(), parameters.decayed()},
-                   learning_rate(config_.schedule, state_.step),
+  StepResult result = gradients(batch, true);
+  if (sam_) {
+    sam_->climb(values(), replicas_.gradients().data<float>(), model_->parameters().learned(),
+                result.gradient_norm);
+    result.gradient_norm = gradients(batch, false).gradient_norm;
+    sam_->descend(values());
+  }
+  FlatParameters<float> flat = flat_parameters<float>(*model_, replicas_.gradients());
+  flat.rates = rates_;
+  optimizer_->step(flat, learning_rate(config_.schedule, state_.step),
                    clip_factor(result.gradient_norm, config_.train.clip));
-  if (!experts_.empty()) average_experts<float>(values, experts_, share_rate_.at(state_.step));
+  if (!experts_.empty()) average_experts<float>(values(), experts_, share_rate(state_.step));
   ++state_.step;
+  if (ema_) ema_->update(values(), state_.step);
   state_.epoch_loss += result.loss;
   state_.epoch_correct += result.correct;
   state_.epoch_gradient_norm += result.gradient_norm;
@@ -144,8 +195,7 @@ StepResult Run::step(const Batch& batch) {
 }
 
 void Run::diverged(const Batch& batch, const StepResult& result) {
-  const Pass pass{.training = true, .seed = config_.train.seed, .step = uint32_t(state_.step)};
-  std::string where = replicas_.first_non_finite({batch.images, batch.labels, batch.size()}, pass);
+  std::string where = replicas_.first_non_finite(view(batch), pass());
   where = where.empty() ? std::string("every module's output is finite, the ") +
                               (std::isfinite(result.loss) ? "gradient" : "loss") + " is not"
                         : "the first module whose output is not finite is " + where;
@@ -165,7 +215,8 @@ Metadata Run::metadata() const {
 }
 
 void Run::save() {
-  save_checkpoint(files_.last(), config_, state_, *model_, *optimizer_, metadata());
+  state_.optimizer_steps = optimizer_->steps();
+  save_checkpoint(files_.last(), config_, state_, *model_, buffers(), metadata());
   saved_step_ = state_.step;
 }
 
@@ -185,9 +236,11 @@ void Run::log_step(const Batch& batch, const StepResult& result, const StepTimes
                                 {"lr", lr},
                                 {"grad_norm", result.gradient_norm}};
     if (!experts_.empty()) {
-      line["share_rate"] = share_rate_.at(state_.step - 1);
+      line["share_rate"] = share_rate(state_.step - 1);
       line["expert_deviation"] = deviation();
     }
+    if (result.auxiliary != 0) line["auxiliary_loss"] = result.auxiliary;
+    for (const auto& [name, values] : result.notes) line[name] = values;
     line["images_per_s"] = times.images_per_second;
     line["data_wait"] = times.data_wait;
     log_->write(line);
@@ -199,9 +252,17 @@ void Run::log_step(const Batch& batch, const StepResult& result, const StepTimes
            fixed(times.images_per_second, 0), " img/s  wait ", fixed(100 * times.data_wait, 0), "%"));
 }
 
+Evaluation Run::evaluated() {
+  return evaluate(replicas_, test_set_, normalization_, config_.model.classes, 256, config_.data.test_limit);
+}
+
 void Run::evaluate_test() {
-  result_.test =
-      evaluate(replicas_, test_set_, normalization_, config_.model.classes, 256, config_.data.test_limit);
+  result_.test = evaluated();
+  if (ema_) {
+    ema_->swap(values());
+    result_.ema_top1 = evaluated().top1;
+    ema_->swap(values());
+  }
   tested_step_ = state_.step;
 }
 
@@ -219,7 +280,7 @@ void Run::end_epoch() {
       {"step", state_.step},
       {"epoch", epoch},
       {"train_loss", train_loss},
-      {"train_accuracy", double(state_.epoch_correct) / (steps * double(config_.train.batch))},
+      {"train_accuracy", double(state_.epoch_correct) / (steps * double(config_.train.step_images()))},
       {"lr", learning_rate(config_.schedule, state_.step - 1)},
       {"grad_norm", state_.epoch_gradient_norm / steps}};
   if (!experts_.empty()) line["expert_deviation"] = deviation();
@@ -229,9 +290,10 @@ void Run::end_epoch() {
     line["test_top1"] = result_.test.top1;
     line["test_top5"] = result_.test.top5;
     line["test_images_per_s"] = result_.test.images_per_second;
+    if (ema_) line["test_top1_ema"] = *result_.ema_top1;
     progress_->note(text("epoch ", epoch + 1, ": train loss ", fixed(train_loss, 4), ", test loss ",
-                         fixed(result_.test.loss, 4), ", test top-1 ", fixed(100 * result_.test.top1, 2),
-                         "%"));
+                         fixed(result_.test.loss, 4), ", test top-1 ", fixed(100 * result_.test.top1, 2), "%",
+                         ema_ ? ", of the moving average " + fixed(100 * *result_.ema_top1, 2) + "%" : ""));
     if (result_.test.top1 > state_.best_top1) {
       state_.best_top1 = result_.test.top1;
       save_model(files_.best(), *model_, metadata());
@@ -271,11 +333,16 @@ RunResult Run::run() {
   if (result_.interrupted == 0) {
     if (tested_step_ != state_.step) evaluate_test();
     save_model(files_.model(), *model_, metadata());
+    if (ema_) {
+      ema_->swap(values());
+      save_model(files_.ema(), *model_, metadata());
+      ema_->swap(values());
+    }
   }
   result_.steps = state_.step;
   result_.best_top1 = state_.best_top1;
   if (result_.seconds > 0)
-    result_.images_per_second = double(own_steps * config_.train.batch) / result_.seconds;
+    result_.images_per_second = double(own_steps * config_.train.step_images()) / result_.seconds;
   return result_;
 }
 

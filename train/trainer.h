@@ -1,6 +1,7 @@
 // A training run: data, steps, evaluation, checkpoints and log, in one folder.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "train/config.h"
@@ -14,6 +15,7 @@ namespace tessera {
 //   last.safetensors    the newest checkpoint: weights, optimizer state and place in the run
 //   best.safetensors    the weights with the best test accuracy so far
 //   model.safetensors   the weights at the end of the run
+//   ema.safetensors     their moving average at the end of the run, where there is one (train.ema)
 struct RunFiles {
   std::string folder;
   std::string config() const { return folder + "/config.toml"; }
@@ -21,15 +23,17 @@ struct RunFiles {
   std::string last() const { return folder + "/last.safetensors"; }
   std::string best() const { return folder + "/best.safetensors"; }
   std::string model() const { return folder + "/model.safetensors"; }
+  std::string ema() const { return folder + "/ema.safetensors"; }
 };
 
 struct RunResult {
   int64_t steps = 0;
   double seconds = 0;            // of this process's steps, without evaluation
   double images_per_second = 0;  // in training
-  Evaluation test;        // of the weights at the end; after an interruption of an earlier epoch, if any
-  double best_top1 = -1;  // below 0: none was measured
-  int interrupted = 0;    // the signal that ended the run early; 0: it is complete
+  Evaluation test;  // of the weights at the end; after an interruption of an earlier epoch, if any
+  std::optional<double> ema_top1;  // of the moving average, beside `test`
+  double best_top1 = -1;           // below 0: none was measured
+  int interrupted = 0;             // the signal that ended the run early; 0: it is complete
 };
 
 enum class Progress { automatic, quiet };

@@ -82,7 +82,7 @@ void ParameterGradients::clear() { std::fill(written_.begin(), written_.end(), 0
 
 void ParameterGradients::fill_unwritten(const std::vector<int64_t>& counts) {
   for (size_t i = 0; i < written_.size(); ++i)
-    if (!written_[i]) std::memset(open(int(i)), 0, size_t(counts[i] * bytes(flat_.dtype())));
+    if (!written_[i] && counts[i] > 0) std::memset(open(int(i)), 0, size_t(counts[i] * bytes(flat_.dtype())));
 }
 
 }  // namespace tessera

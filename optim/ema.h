@@ -1,0 +1,27 @@
+// Exponential moving average of weights: ema <- d ema + (1 - d) w after every step.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace tessera {
+
+class Ema {
+ public:
+  // Starts from `values`. The decay d rises as (1 + t) / (10 + t) with the steps t until it reaches `decay`,
+  // so that the first weights are soon forgotten (our choice).
+  Ema(const float* values, int64_t count, double decay);
+
+  // After step `step`, counted from 1. The same bits for any thread count.
+  void update(const float* values, int64_t step);
+  // Exchanges the average with `values`; a second call brings both back.
+  void swap(float* values);
+
+  std::vector<float>& values() { return values_; }
+
+ private:
+  std::vector<float> values_;
+  double decay_;
+};
+
+}  // namespace tessera

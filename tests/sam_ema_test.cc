@@ -1,0 +1,72 @@
+// What goes around an optimizer: sharpness-aware minimisation, the moving average, learning rates by layer.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <vector>
+
+#include "optim/ema.h"
+#include "optim/optimizer.h"
+#include "optim/sam.h"
+
+namespace tessera {
+namespace {
+
+TEST_CASE("sam: the second gradient of a quadratic is the one a step of rho uphill") {
+  // L = (w0^2 + 4 w1^2) / 2 at (3, 1): g = (3, 4), |g| = 5, so that rho = 0.5 moves by (0.3, 0.4).
+  std::vector<float> w{3, 1};
+  const std::vector<float> start = w, gradient{3, 4};
+  Sam sam(0.5);
+  sam.climb(w.data(), gradient.data(), 2, 5);
+  CHECK(w[0] == doctest::Approx(3.3));
+  CHECK(w[1] == doctest::Approx(1.4));
+  sam.descend(w.data());
+  CHECK(w == start);
+  sam.climb(w.data(), std::vector<float>{0, 0}.data(), 2, 0);  // no direction
+  CHECK(w == start);
+}
+
+TEST_CASE("ema: the recursion with its rising decay, and the exchange") {
+  std::vector<float> w{1, -2, 5};
+  Ema ema(w.data(), 3, 0.75);
+  std::vector<double> expected{1, -2, 5};
+  for (int64_t t = 1; t <= 40; ++t) {
+    for (float& value : w) value = value * 0.9f + float(t);
+    ema.update(w.data(), t);
+    const double keep = std::min(0.75, (1 + double(t)) / (10 + double(t)));
+    for (size_t i = 0; i < 3; ++i) expected[i] = keep * expected[i] + (1 - keep) * double(w[i]);
+  }
+  for (size_t i = 0; i < 3; ++i) CHECK(ema.values()[i] == doctest::Approx(expected[i]).epsilon(1e-5));
+  const std::vector<float> own = w, average = ema.values();
+  ema.swap(w.data());
+  CHECK(w == average);
+  ema.swap(w.data());
+  CHECK(w == own);
+  CHECK(ema.values() == average);
+}
+
+TEST_CASE("optim: ranges of learning rates are optimizers of their own") {
+  const std::vector<double> start{1, 2, 3, 4, 5, 6}, gradients{0.5, -1, 2, -0.25, 1, -3};
+  const std::vector<RateRange> rates{{2, 0.5}, {3, 0.25}, {6, 1}};
+  for (const char* name : {"adamw", "sgd"}) {
+    const OptimizerConfig config{.name = name, .weight_decay = 0.1};
+    std::vector<double> together = start, apart;
+    const auto optimizer = make_optimizer<double>(config, 6);
+    optimizer->step({together.data(), gradients.data(), 6, 4, rates}, 0.1);
+    int64_t begin = 0;
+    for (const auto& [end, factor] : rates) {
+      std::vector<double> part(start.begin() + begin, start.begin() + end);
+      const int64_t count = end - begin;
+      make_optimizer<double>(config, count)
+          ->step({part.data(), gradients.data() + begin, count,
+                  std::min<int64_t>(count, std::max<int64_t>(0, 4 - begin))},
+                 0.1 * factor);
+      apart.insert(apart.end(), part.begin(), part.end());
+      begin = end;
+    }
+    CHECK(together == apart);
+    CHECK(together != start);
+  }
+}
+
+}  // namespace
+}  // namespace tessera
