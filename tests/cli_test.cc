@@ -1,10 +1,6 @@
 // The program as its users meet it: what it prints, where, and its exit codes.
 #include <doctest/doctest.h>
-#include <fcntl.h>
 #include <signal.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <chrono>
 #include <cmath>
@@ -18,8 +14,7 @@
 #include "models/vit.h"
 #include "models/weights.h"
 #include "tests/data_files.h"
-
-extern char** environ;
+#include "tests/process.h"
 
 namespace tessera::testing {
 namespace {
@@ -27,54 +22,6 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 using Words = std::vector<std::string>;
-
-std::string content(const fs::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
-struct Result {
-  int code;
-  std::string out, err;
-};
-
-// A process of the program whose streams go to files.
-class Program {
- public:
-  Program(const fs::path& folder, const Words& words) : out_(folder / "stdout"), err_(folder / "stderr") {
-    Words all{TESSERA_PROGRAM};
-    all.insert(all.end(), words.begin(), words.end());
-    std::vector<char*> arguments;
-    for (std::string& word : all) arguments.push_back(word.data());
-    arguments.push_back(nullptr);
-    posix_spawn_file_actions_t streams;
-    posix_spawn_file_actions_init(&streams);
-    posix_spawn_file_actions_addopen(&streams, 0, "/dev/null", O_RDONLY, 0);
-    const int flags = O_WRONLY | O_CREAT | O_TRUNC;
-    posix_spawn_file_actions_addopen(&streams, 1, out_.c_str(), flags, 0600);
-    posix_spawn_file_actions_addopen(&streams, 2, err_.c_str(), flags, 0600);
-    REQUIRE(posix_spawn(&process_, TESSERA_PROGRAM, &streams, nullptr, arguments.data(), environ) == 0);
-    posix_spawn_file_actions_destroy(&streams);
-  }
-
-  void send(int signal) const { kill(process_, signal); }
-
-  Result wait() {
-    int status = 0;
-    REQUIRE(waitpid(process_, &status, 0) == process_);
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status), content(out_), content(err_)};
-  }
-
- private:
-  fs::path out_, err_;
-  pid_t process_ = 0;
-};
-
-bool built() {
-  const bool there = std::string(TESSERA_PROGRAM) != "";
-  if (!there) MESSAGE("skipped: the program is not part of this build");
-  return there;
-}
 
 bool contains(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;
@@ -97,8 +44,7 @@ class Place {
 
   fs::path operator/(const std::string& name) const { return folder_.path() / name; }
   std::string path(const std::string& name) const { return (*this / name).string(); }
-  Result run(const Words& words) const { return Program(folder_.path(), words).wait(); }
-  Program start(const Words& words) const { return Program(folder_.path(), words); }
+  Finished run(const Words& words) const { return run_program(words); }
 
   Words train(const std::string& out, const Words& more = {}) const {
     return joined_words({"train",
@@ -128,7 +74,7 @@ class Place {
   TempFolder folder_;
 };
 
-json parsed(const Result& result) {
+json parsed(const Finished& result) {
   CAPTURE(result.err);
   CAPTURE(result.out);
   REQUIRE(result.code == 0);
@@ -138,7 +84,7 @@ json parsed(const Result& result) {
 }
 
 TEST_CASE("what cannot be meant ends with 2 and names what is near") {
-  if (!built()) return;
+  if (no_program()) return;
   const Place place;
   struct Wrong {
     Words words;
@@ -157,7 +103,7 @@ TEST_CASE("what cannot be meant ends with 2 and names what is near") {
         Wrong{{"train", "--resume", "y", "--lr", "1"}, "--max-steps"},
         Wrong{{"bench", "--batch", "-3"}, "--batch"}, Wrong{{"bench", "--mode", "fast"}, "infer"},
         Wrong{{"predict", "w"}, "--index"}, Wrong{{"eval", "w", "x"}, "x"}}) {
-    const Result result = place.run(wrong.words);
+    const Finished result = place.run(wrong.words);
     CAPTURE(wrong.near);
     CAPTURE(result.err);
     CHECK(result.code == 2);
@@ -168,14 +114,14 @@ TEST_CASE("what cannot be meant ends with 2 and names what is near") {
 }
 
 TEST_CASE("help and lists") {
-  if (!built()) return;
+  if (no_program()) return;
   const Place place;
-  const Result help = place.run({"--help"});
+  const Finished help = place.run({"--help"});
   CHECK(help.code == 0);
   CHECK(help.err == "");
   for (const char* verb : {"train", "eval", "predict", "fuse", "info", "list", "bench"}) {
     CHECK(contains(help.out, std::string("\n  ") + verb));
-    const Result own = place.run({verb, "--help"});
+    const Finished own = place.run({verb, "--help"});
     CHECK(own.code == 0);
     CHECK(contains(own.out, std::string("tessera ") + verb));
     CHECK(place.run({"help", verb}).out == own.out);
@@ -184,17 +130,17 @@ TEST_CASE("help and lists") {
   for (const auto& [what, key] :
        {std::pair{"models", "name"}, {"presets", "name"}, {"keys", "key"}, {"ops", "op"}}) {
     const json list = parsed(place.run({"list", what, "--json"}));
-    const Result table = place.run({"list", what});
+    const Finished table = place.run({"list", what});
     CHECK(list.size() >= 3);
     for (const json& entry : list) CHECK(contains(table.out, entry[key].get<std::string>()));
   }
 }
 
 TEST_CASE("a printed configuration gives itself") {
-  if (!built()) return;
+  if (no_program()) return;
   const Place place;
-  const Result first = place.run({"train", "--preset", "cifar100-ewa", "--lr", "3e-4", "--seed", "9", "--set",
-                                  "model.depth=4", "data.folder=a \"b\"", "--print-config"});
+  const Finished first = place.run({"train", "--preset", "cifar100-ewa", "--lr", "3e-4", "--seed", "9",
+                                    "--set", "model.depth=4", "data.folder=a \"b\"", "--print-config"});
   CHECK(first.code == 0);
   CHECK(contains(first.out, "lr = 0.0003\n"));
   CHECK(contains(first.out, "depth = 4\n"));
@@ -202,14 +148,14 @@ TEST_CASE("a printed configuration gives itself") {
   std::ofstream(place / "run.toml") << first.out;
   CHECK(place.run({"train", "--config", place.path("run.toml"), "--print-config"}).out == first.out);
   // Flags win over the file, the file over a preset.
-  const Result later = place.run({"train", "--preset", "fashion-mnist", "--config", place.path("run.toml"),
-                                  "--lr", "0.5", "--print-config"});
+  const Finished later = place.run({"train", "--preset", "fashion-mnist", "--config", place.path("run.toml"),
+                                    "--lr", "0.5", "--print-config"});
   CHECK(contains(later.out, "lr = 0.5\n"));
   CHECK(contains(later.out, "depth = 4\n"));
 }
 
 TEST_CASE("train, evaluate, fuse, predict and look at it") {
-  if (!built()) return;
+  if (no_program()) return;
   const Place place;
   const json trained = parsed(place.run(place.train("run", {"--json"})));
   CHECK(trained["steps"] == 12);
@@ -243,7 +189,7 @@ TEST_CASE("train, evaluate, fuse, predict and look at it") {
   CHECK(info["model"]["config"]["moe.blocks"] == "none");
   CHECK(info["metadata"].contains("tessera.classes"));
   for (const json& tensor : info["tensors"]) CHECK(!contains(tensor["name"], ".moe."));
-  const Result shown = place.run({"info", weights});
+  const Finished shown = place.run({"info", weights});
   CHECK(shown.code == 0);
   CHECK(contains(shown.out, "blocks.1.moe.fc1.weight"));
 
@@ -273,13 +219,13 @@ TEST_CASE("train, evaluate, fuse, predict and look at it") {
   CHECK(file[0]["top"] == guesses[0]["top"]);
   CHECK(place.run({"predict", vit, place.path("third.pgm"), "--top", "99"}).code == 0);
 
-  const Result again = place.run(place.train("run"));
+  const Finished again = place.run(place.train("run"));
   CHECK(again.code == 2);
   CHECK(contains(again.err, "--resume"));
 }
 
 TEST_CASE("bad files and folders") {
-  if (!built()) return;
+  if (no_program()) return;
   const Place place;
   std::ofstream(place / "bad.safetensors") << "\xff\xff\xff\xff\xff\xff\xff\x7f{}";
   for (const char* verb : {"eval", "info"}) {
@@ -291,7 +237,7 @@ TEST_CASE("bad files and folders") {
   Words elsewhere = place.train("run");
   for (std::string& word : elsewhere)
     if (word == place.path("data")) word = place.path("nowhere");
-  const Result result = place.run(elsewhere);
+  const Finished result = place.run(elsewhere);
   CHECK(result.code == 3);
   CHECK(contains(result.err, "nowhere"));
 
@@ -322,25 +268,25 @@ TEST_CASE("bad files and folders") {
     if (p.experts > 1) value.mutable_data<float>()[0] = std::numeric_limits<float>::quiet_NaN();
   }
   save_model(weights, model, {});
-  const Result failed = place.run({"fuse", weights, "-o", vit});
+  const Finished failed = place.run({"fuse", weights, "-o", vit});
   CHECK(failed.code == 7);
   CHECK(!fs::exists(vit));
 }
 
 // The runs have no end of their own in the test's time: the signal comes when the log has begun.
 TEST_CASE("an interrupted run says how to go on, and goes on") {
-  if (!built()) return;
+  if (no_program()) return;
   const Place place;
   const auto whole = parsed(place.run(place.train("whole", {"--max-steps", "9", "--json"})));
   CHECK(whole["steps"] == 9);
   for (const int signal : {SIGINT, SIGTERM}) {
     const std::string name = signal == SIGINT ? "int" : "term";
-    Program program = place.start(place.train(name, {"--set", "train.epochs=100000"}));
+    Process program(place.train(name, {"--set", "train.epochs=100000"}));
     // Long enough for any build; a program that never logs fails the test instead of hanging it.
-    for (int i = 0; i < 6000 && content(place / (name + "/log.jsonl")).empty(); ++i)
+    for (int i = 0; i < 6000 && Process::read(place / (name + "/log.jsonl")).empty(); ++i)
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
-    program.send(signal);
-    const Result result = program.wait();
+    program.kill(signal);
+    const Finished result = program.wait();
     CHECK(result.code == 128 + signal);
     CHECK(contains(result.err, "tessera train --resume " + place.path(name)));
   }
@@ -355,19 +301,20 @@ TEST_CASE("an interrupted run says how to go on, and goes on") {
   CHECK(on["steps"] == 12);
   const json straight = parsed(place.run(place.train("straight", {"--json"})));
   CHECK(on["test"]["loss"] == straight["test"]["loss"]);
-  CHECK(content(place / "whole/model.safetensors") == content(place / "straight/model.safetensors"));
+  CHECK(Process::read(place / "whole/model.safetensors") ==
+        Process::read(place / "straight/model.safetensors"));
 }
 
 TEST_CASE("a second signal ends the program at once") {
-  if (!built()) return;
+  if (no_program()) return;
   const Place place;
-  Program program = place.start(place.train("run", {"--set", "model.dim=384", "--set", "model.depth=9",
-                                                    "--set", "model.heads=12", "train.batch=48"}));
-  for (int i = 0; i < 6000 && content(place / "run/log.jsonl").empty(); ++i)
+  Process program(place.train("run", {"--set", "model.dim=384", "--set", "model.depth=9", "--set",
+                                      "model.heads=12", "train.batch=48"}));
+  for (int i = 0; i < 6000 && Process::read(place / "run/log.jsonl").empty(); ++i)
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   // Signals that come together count as one; a step takes far longer than this.
   for (int i = 0; i < 40; ++i) {
-    program.send(SIGINT);
+    program.kill(SIGINT);
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
   CHECK(program.wait().code == -SIGINT);
@@ -375,7 +322,7 @@ TEST_CASE("a second signal ends the program at once") {
 }
 
 TEST_CASE("bench measures what it is told to") {
-  if (!built()) return;
+  if (no_program()) return;
   const Place place;
   const Words tiny{"--set", "model.dim=16", "model.depth=2", "model.heads=2"};
   for (const Words& words : {Words{"--mode", "train", "--moe", "every-2"}, Words{"--mode", "infer"}}) {

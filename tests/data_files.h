@@ -2,7 +2,6 @@
 #pragma once
 
 #include <doctest/doctest.h>
-#include <stdlib.h>
 #include <zlib.h>
 
 #include <algorithm>
@@ -13,33 +12,22 @@
 #include <vector>
 
 #include "engine/base/check.h"
+#include "tests/scratch_folder.h"
 
 namespace tessera::testing {
 
 using ByteVector = std::vector<uint8_t>;
 
-class TempFolder {
+class TempFolder : public ScratchFolder {
  public:
-  TempFolder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "tessera_data_XXXXXX").string();
-    REQUIRE(mkdtemp(pattern.data()) != nullptr);
-    path_ = pattern;
-  }
-  ~TempFolder() { std::filesystem::remove_all(path_); }
-  TempFolder(const TempFolder&) = delete;
-  TempFolder& operator=(const TempFolder&) = delete;
-
-  const std::filesystem::path& path() const { return path_; }
   std::filesystem::path write(const std::string& name, const ByteVector& bytes) const {
-    std::filesystem::create_directories((path_ / name).parent_path());
-    std::ofstream out(path_ / name, std::ios::binary);
+    const std::filesystem::path file = path() / name;
+    std::filesystem::create_directories(file.parent_path());
+    std::ofstream out(file, std::ios::binary);
     out.write(reinterpret_cast<const char*>(bytes.data()), std::streamsize(bytes.size()));
     REQUIRE(out.good());
-    return path_ / name;
+    return file;
   }
-
- private:
-  std::filesystem::path path_;
 };
 
 // `f` must end in Error(Exit::data) whose message names the file and has the word.

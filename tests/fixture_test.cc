@@ -12,14 +12,14 @@
 #include "optim/clip.h"
 #include "optim/experts_averaging.h"
 #include "optim/optimizer.h"
+#include "tests/places.h"
 
 namespace tessera {
 namespace {
 
 class Fixture {
  public:
-  explicit Fixture(const std::string& name)
-      : file_(std::string(TESSERA_SOURCE_DIR "/tests/fixtures/") + name) {}
+  explicit Fixture(const std::string& name) : file_(kSourceFolder + "/tests/fixtures/" + name) {}
 
   const SafetensorsFile& file() const { return file_; }
   Tensor floats(const std::string& name, DType dtype = DType::f64) const {

@@ -77,7 +77,7 @@ TEST_CASE("what is wrong with a recipe is named") {
 
 // Two arms and two seeds on 64 small images.
 TEST_CASE("a recipe's runs: a table, common seeds, and nothing is done twice") {
-  if (std::string(TESSERA_PROGRAM).empty()) return;
+  if (no_program()) return;
   const testing::TempFolder folder;
   for (const auto& [prefix, count] : {std::pair{"train", 64u}, std::pair{"t10k", 24u}}) {
     folder.write(std::string("data/") + prefix + "-images-idx3-ubyte", testing::idx_file({count, 28, 28}));

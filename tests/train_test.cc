@@ -58,12 +58,6 @@ std::vector<std::string> train_command(const TinySet& set, const std::string& ou
   return words;
 }
 
-bool no_program() {
-  if (!std::string(TESSERA_PROGRAM).empty()) return false;
-  MESSAGE("skipped: the program was not built");
-  return true;
-}
-
 TEST_CASE("a run stopped in the middle of an epoch goes on in another process to the bit") {
   if (no_program()) return;
   const TinySet set;
