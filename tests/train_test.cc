@@ -1,5 +1,4 @@
-// Whole runs of the program on a tiny set: resuming to the bit, kills at any moment, signals, divergence; and
-// the step itself, however the batch is cut.
+// Training: the step, however the batch is cut; signals, divergence, settings.
 #include <doctest/doctest.h>
 #include <signal.h>
 #include <unistd.h>
@@ -7,14 +6,12 @@
 #include <atomic>
 #include <chrono>
 #include <cmath>
-#include <memory>
 #include <thread>
 
 #include "engine/base/parallel.h"
 #include "models/registry.h"
 #include "models/vit.h"
-#include "tests/data_files.h"
-#include "tests/process.h"
+#include "tests/tiny_run.h"
 #include "tests/worst.h"
 #include "train/config.h"
 #include "train/replicas.h"
@@ -22,90 +19,6 @@
 
 namespace tessera {
 namespace {
-
-// 200 training and 40 test images of 8 x 8 pixels whose brightness tells the class.
-struct TinySet {
-  testing::TempFolder folder;
-
-  TinySet() {
-    for (const auto& [prefix, count] : {std::pair{"train", 200u}, std::pair{"t10k", 40u}}) {
-      testing::ByteVector images = testing::idx_header({count, 8, 8}), labels = testing::idx_header({count});
-      const Draw draw{.seed = 4};
-      for (uint32_t i = 0; i < count; ++i) {
-        labels.push_back(uint8_t(i % 10));
-        for (uint32_t p = 0; p < 64; ++p)
-          images.push_back(uint8_t(20 * (i % 10) + draw.below(40, i * 64 + p)));
-      }
-      folder.write(std::string(prefix) + "-images-idx3-ubyte", images);
-      folder.write(std::string(prefix) + "-labels-idx1-ubyte", labels);
-    }
-  }
-};
-
-std::vector<std::string> train_command(const TinySet& set, const std::string& out,
-                                       const std::vector<std::string>& more = {}) {
-  std::vector<std::string> words{
-      "train", "--model", "vit_small_image_28", "--data", set.folder.path(), "--out", out, "--quiet"};
-  for (const char* setting :
-       {"model.image_size=8", "model.dim=16", "model.depth=2", "model.heads=2", "model.moe.blocks=every-2",
-        "model.moe.experts=3", "model.drop_path=0.2", "data.padding=1", "data.flip=true", "data.workers=2",
-        "train.batch=16", "train.epochs=3", "train.threads=2", "train.micro_batch=3",
-        "train.checkpoint_every=1"}) {
-    words.push_back("--set");
-    words.push_back(setting);
-  }
-  words.insert(words.end(), more.begin(), more.end());
-  return words;
-}
-
-TEST_CASE("a run stopped in the middle of an epoch goes on in another process to the bit") {
-  if (no_program()) return;
-  const TinySet set;
-  const ScratchFolder runs;
-  const Finished whole = run_program(train_command(set, runs / "whole"));
-  INFO(whole.err);
-  REQUIRE(whole.code == 0);
-  REQUIRE(run_program(train_command(set, runs / "parts", {"--max-steps", "17"})).code == 0);
-  CHECK(Process::read(runs / "parts/last.safetensors") != Process::read(runs / "whole/last.safetensors"));
-  const Finished resumed = run_program({"train", "--resume", runs / "parts", "--quiet"});
-  INFO(resumed.err);
-  REQUIRE(resumed.code == 0);
-  for (const char* file : {"last.safetensors", "best.safetensors", "model.safetensors"})
-    CHECK(Process::read(runs / "parts/" + file) == Process::read(runs / "whole/" + file));
-
-  SUBCASE("as does one that was killed at any moment") {
-    auto started = std::make_unique<Process>(train_command(set, runs / "killed"));
-    std::this_thread::sleep_for(std::chrono::milliseconds(60));
-    for (int kill = 0; kill < 12; ++kill) {
-      started->kill(SIGKILL);
-      started->wait();
-      if (!std::filesystem::exists(runs / "killed")) {  // killed while it read the data
-        started = std::make_unique<Process>(train_command(set, runs / "killed"));
-      } else {
-        started = std::make_unique<Process>(
-            std::vector<std::string>{"train", "--resume", runs / "killed", "--quiet"});
-      }
-      std::this_thread::sleep_for(std::chrono::milliseconds(40 + 13 * kill));
-    }
-    const Finished last = started->wait();
-    INFO(last.err);
-    REQUIRE(last.code == 0);
-    CHECK(Process::read(runs / "killed/model.safetensors") ==
-          Process::read(runs / "whole/model.safetensors"));
-  }
-  SUBCASE("as does one that was asked to stop") {
-    for (const int signal : {SIGTERM, SIGINT}) {
-      Process started(
-          train_command(set, runs / "asked", {"--set", "train.epochs=300", "--max-steps", "100000"}));
-      for (int wait = 0; wait < 2000 && Process::read(runs / "asked/log.jsonl").empty(); ++wait)
-        std::this_thread::sleep_for(std::chrono::milliseconds(5));
-      started.kill(signal);
-      CHECK(started.wait().code == 128 + signal);
-      CHECK(run_program({"info", runs / "asked/last.safetensors"}).code == 0);
-      std::filesystem::remove_all(runs / "asked");
-    }
-  }
-}
 
 // A handler on a computing thread would overwrite what oneDNN keeps below its stack pointer.
 TEST_CASE("no computing thread receives the signals that a run notes") {
@@ -316,30 +229,6 @@ TEST_CASE("layers' learning rates fall from the head down") {
     CHECK(factor_at(parameters[i].offset) == std::pow(0.5, 3 - depth));
     CHECK(factor_at(parameters[i].offset + parameters[i].value.count() - 1) == std::pow(0.5, 3 - depth));
   }
-}
-
-TEST_CASE("a run with SAM, a moving average, layer rates and accumulation goes on to the bit") {
-  if (no_program()) return;
-  const TinySet set;
-  const ScratchFolder runs;
-  const std::vector<std::string> more{"--set", "optim.sam_rho=0.05",    "--set", "train.ema=0.9",
-                                      "--set", "optim.layer_decay=0.7", "--set", "train.accumulate=2",
-                                      "--set", "ewa.until=0.5"};
-  const Finished whole = run_program(train_command(set, runs / "whole", more));
-  INFO(whole.err);
-  REQUIRE(whole.code == 0);
-  std::vector<std::string> part = more;
-  part.insert(part.end(), {"--max-steps", "7"});
-  REQUIRE(run_program(train_command(set, runs / "parts", part)).code == 0);
-  REQUIRE(run_program({"train", "--resume", runs / "parts", "--quiet"}).code == 0);
-  for (const char* file : {"last.safetensors", "model.safetensors", "ema.safetensors"})
-    CHECK(Process::read(runs / "parts/" + file) == Process::read(runs / "whole/" + file));
-  CHECK(Process::read(runs / "whole/ema.safetensors") != Process::read(runs / "whole/model.safetensors"));
-  const std::string log = Process::read(runs / "whole/log.jsonl");
-  CHECK(log.find("\"test_top1_ema\"") != std::string::npos);
-  CHECK(log.find("\"step\":18,\"epoch\":2") != std::string::npos);  // 200 / 32 steps an epoch
-  CHECK(log.find("\"share_rate\":0.0,") != std::string::npos);
-  CHECK(run_program({"eval", runs / "whole/ema.safetensors"}).code == 0);
 }
 
 TEST_CASE("settings: precedence, places of errors, the nearest key") {
