@@ -10,6 +10,7 @@
 #include "cli/commands.h"
 #include "cli/model_file.h"
 #include "cli/output.h"
+#include "cuda/devices.h"
 #include "engine/base/parallel.h"
 #include "models/flops.h"
 #include "train/config.h"
@@ -19,7 +20,7 @@ namespace tessera::cli {
 namespace {
 
 struct BenchOptions {
-  std::string model = "vit_small_image_32", mode = "train", moe = "none";
+  std::string model = "vit_small_image_32", mode = "train", moe = "none", device = "cpu";
   std::vector<std::string> set;
   int64_t experts = 4, batch = 128, threads = 0, steps = 10, warmup = 3, burst = 0;
   bool json = false, serve = false;
@@ -153,6 +154,8 @@ int run(const BenchOptions& o) {
   TESSERA_CHECK_AS(Exit::usage, o.mode == "train" || o.mode == "infer", "--mode ", o.mode,
                    ": not train or infer");
   use_threads(o.threads);
+  const Device device = device_by_name(o.device);
+  const Device::Scope there(device);
   const RunConfig config = bench_config(o);
   TESSERA_CHECK_AS(Exit::usage, o.batch <= 1 << 20, "--batch ", o.batch, ": at most 1048576");
   const int64_t burst = o.burst > 0 ? o.burst : o.mode == "infer" && o.batch == 1 ? 10 : 1;
@@ -163,6 +166,7 @@ int run(const BenchOptions& o) {
                                     {"model", config.model.name},
                                     {"mode", o.mode},
                                     {"batch", o.batch},
+                                    {"device", text(device)},
                                     {"threads", thread_count()},
                                     {"micro_batch", bench.micro_batch()},
                                     {"moe", config.model.moe.blocks},
@@ -191,6 +195,7 @@ its settings as JSON.
             args.option("--set", "KEY=VALUE", o->set, "Any setting, such as model.depth=4");
             args.option("--mode", "MODE", o->mode, "train or infer");
             args.option("--batch", o->batch, 1, "Images a step");
+            args.option("--device", "NAME", o->device, "auto, cpu, cuda or cuda:I");
             args.option("--threads", o->threads, 0, "Threads; 0: all");
             args.option("--steps", o->steps, 1, "Timed steps");
             args.option("--warmup", o->warmup, 0, "Steps before them");

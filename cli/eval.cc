@@ -4,13 +4,14 @@
 #include "cli/commands.h"
 #include "cli/model_file.h"
 #include "cli/output.h"
+#include "cuda/devices.h"
 #include "train/evaluate.h"
 
 namespace tessera::cli {
 namespace {
 
 struct EvalOptions {
-  std::string weights, data, name, split = "test";
+  std::string weights, data, name, split = "test", device = "cpu";
   int64_t limit = 0, threads = 0, batch = 256;
   bool json = false, per_class = false;
 };
@@ -44,8 +45,11 @@ void print(const EvalOptions& o, const ModelFile& file, const Dataset& data, con
 
 int run(const EvalOptions& o) {
   use_threads(o.threads);
+  const Device device = device_by_name(o.device);
   const ModelFile file = load_model_file(o.weights);
   const Dataset data = load_data_for(file, data_folder(file, o.data), split_by_name(o.split), o.name);
+  file.model->parameters().move_to(device);
+  const Device::Scope there(device);
   Replicas replicas(*file.model, {});
   print(o, file, data,
         evaluate(replicas, data, normalization_for(file, data), file.config().classes, o.batch, o.limit));
@@ -68,6 +72,7 @@ checkpoint, and ViT or DeiT files of timm.
             args.option("--split", "SPLIT", o->split, "test or train");
             args.option("--limit", o->limit, 0, "Only the first N images; 0: all");
             args.option("--batch", o->batch, 1, "Images at a time");
+            args.option("--device", "NAME", o->device, "auto, cpu, cuda or cuda:I");
             args.option("--threads", o->threads, 0, "Threads; 0: all");
             args.flag("--per-class", o->per_class, "The accuracy of each class too");
             args.flag("--json", o->json, "The result as JSON");

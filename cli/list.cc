@@ -90,7 +90,9 @@ Listing devices() {
     list.json.push_back({{"device", name}, {"what", what}});
   };
   add("cpu", text(thread_count(), " threads, products through ", TESSERA_ONEDNN ? "oneDNN" : "Eigen"));
-  const auto cards = cuda_devices();
+  std::string why_none;
+  const auto cards = cuda_devices(&why_none);
+  if (!why_none.empty()) add("cuda", why_none);
   for (size_t i = 0; i < cards.size(); ++i) add(text("cuda:", i), cards[i]);
   return list;
 }

@@ -17,20 +17,23 @@ struct TrainOptions {
   bool quiet = false, print_config = false, json = false;
 };
 
-// What a run that goes on may be told anew: where to stop. All else is its checkpoint's.
-int64_t steps_to_resume_to(const TrainOptions& o) {
+// What a run that goes on may be told anew: where to stop, and the device. All else is its checkpoint's.
+TrainConfig told_anew(const TrainOptions& o) {
   RunConfig config;
+  config.train.device.clear();
   const RunSettings& given = o.settings;
   bool more = !given.preset.empty() || !given.file.empty() || !given.set.empty();
   for (const auto& [key, value] : given.shortcuts) {
-    more = more || key != "train.max_steps";
-    if (key == "train.max_steps") apply_settings(config, {{key, value}});
+    const bool may = key == "train.max_steps" || key == "train.device";
+    more = more || !may;
+    if (may) apply_settings(config, {{key, value}});
   }
-  TESSERA_CHECK_AS(Exit::usage, !more, "--resume goes on with the settings of ", o.resume,
-                   "; only --max-steps can be given anew. For other settings start a run by --out");
+  TESSERA_CHECK_AS(
+      Exit::usage, !more, "--resume goes on with the settings of ", o.resume,
+      "; only --max-steps and --device can be given anew. For other settings start a run by --out");
   TESSERA_CHECK_AS(Exit::usage, config.train.max_steps >= 0, "--max-steps ", config.train.max_steps,
                    ": must not be negative");
-  return config.train.max_steps;
+  return config.train;
 }
 
 void print_result(const RunResult& r, const RunFiles& files, int64_t classes, bool json) {
@@ -77,7 +80,7 @@ int run(const TrainOptions& o) {
   const bool resumes = !o.resume.empty();
   TESSERA_CHECK_AS(Exit::usage, !resumes || o.out.empty(),
                    "--out starts a run and --resume goes on with one: give one of them");
-  const int64_t max_steps = resumes ? steps_to_resume_to(o) : 0;
+  const TrainConfig anew = resumes ? told_anew(o) : TrainConfig();
   const RunConfig config = resumes ? run_config_of(o.resume) : effective_config(o.settings);
   if (o.print_config) {
     std::cout << to_toml(config);
@@ -88,8 +91,8 @@ int run(const TrainOptions& o) {
                    "no data set: give --data DIR, or data.folder in the configuration");
   const Progress progress = o.quiet ? Progress::quiet : Progress::automatic;
   const RunFiles files{resumes ? o.resume : o.out};
-  const RunResult result =
-      resumes ? resume(files.folder, progress, max_steps) : train(config, files.folder, progress);
+  const RunResult result = resumes ? resume(files.folder, progress, anew.max_steps, anew.device)
+                                   : train(config, files.folder, progress);
   print_result(result, files, config.model.classes, o.json);
   if (result.interrupted == 0) return 0;
   std::cerr << "tessera: interrupted by " << (result.interrupted == SIGINT ? "SIGINT" : "SIGTERM")

@@ -1,7 +1,64 @@
+// In place of the back-end in a build without CUDA, so that nobody else asks whether there is one.
 #include "cuda/devices.h"
+#include "cuda/runtime.h"
+#include "engine/base/check.h"
+#include "engine/kernels/backends.h"
 
 namespace tessera {
 
-std::vector<std::string> cuda_devices() { return {}; }
+std::vector<std::string> cuda_devices(std::string*) { return {}; }
 
+namespace cuda {
+namespace {
+
+[[noreturn]] void absent() { fail(Exit::device, "this build has no CUDA back-end"); }
+
+}  // namespace
+
+void* allocate(size_t) { absent(); }
+void release(void*) { absent(); }
+void copy(void*, const void*, size_t) { absent(); }
+void zero(void*, size_t) { absent(); }
+void fill(float*, int64_t, float) { absent(); }
+void fill(double*, int64_t, double) { absent(); }
+bool& use_tf32() { absent(); }
+void synchronize() { absent(); }
+
+template <class T>
+void gemm(const Gemm<T>&) {
+  absent();
+}
+template <class T>
+void attention_forward(const AttentionShape&, const T*, T, T*, T*) {
+  absent();
+}
+template <class T>
+void attention_backward(const AttentionShape&, const T*, T, const T*, const T*, const T*, T*, T) {
+  absent();
+}
+template <class T>
+void conv_forward(const ConvShape&, const T*, const T*, const T*, T*) {
+  absent();
+}
+template <class T>
+void conv_data_gradient(const ConvShape&, const T*, const T*, T*, T) {
+  absent();
+}
+template <class T>
+void conv_weight_gradient(const ConvShape&, const T*, const T*, T*, T) {
+  absent();
+}
+
+#define TESSERA_INSTANTIATE(T)                                                                               \
+  template void gemm(const Gemm<T>&);                                                                        \
+  template void attention_forward(const AttentionShape&, const T*, T, T*, T*);                               \
+  template void attention_backward(const AttentionShape&, const T*, T, const T*, const T*, const T*, T*, T); \
+  template void conv_forward(const ConvShape&, const T*, const T*, const T*, T*);                            \
+  template void conv_data_gradient(const ConvShape&, const T*, const T*, T*, T);                             \
+  template void conv_weight_gradient(const ConvShape&, const T*, const T*, T*, T);
+TESSERA_INSTANTIATE(float)
+TESSERA_INSTANTIATE(double)
+#undef TESSERA_INSTANTIATE
+
+}  // namespace cuda
 }  // namespace tessera

@@ -35,13 +35,17 @@ Shape shape_of(const TensorEntry& entry) {
   return Shape(entry.shape.begin(), entry.shape.end());
 }
 
+void add_tensor(SafetensorsWriter& writer, const std::string& name, const Tensor& tensor) {
+  const Device::Scope host{Device()};
+  const auto owner = std::make_shared<Tensor>(tensor.device().is_cuda() ? tensor.to(Device()) : tensor);
+  for_float("add_tensor", tensor.dtype(), [&]<class T>() {
+    writer.add(name, std::is_same_v<T, float> ? FileDtype::f32 : FileDtype::f64,
+               {tensor.shape().begin(), tensor.shape().end()}, owner->data<T>(), owner);
+  });
+}
+
 void add_parameters(SafetensorsWriter& writer, const Model& model) {
-  for (const auto& p : model.parameters().parameters()) {
-    const Shape& shape = p.value.shape();
-    std::vector<int64_t> sizes(shape.begin(), shape.end());
-    for_float("save_model", p.value.dtype(),
-              [&]<class T>() { writer.add(p.name, sizes, p.value.data<T>()); });
-  }
+  for (const auto& p : model.parameters().parameters()) add_tensor(writer, p.name, p.value);
   writer.metadata()[kModelKey] = config_to_json(model.config()).dump();
   writer.metadata()["tessera.version"] = TESSERA_VERSION;
 }
@@ -118,10 +122,15 @@ void load_parameters(Model& model, const SafetensorsFile& file) {
                    ":", problems);
   for (auto& [value, entry] : copies) {
     const size_t count = size_t(value.count());
-    if (value.dtype() == DType::f32)
-      file.read_f32(*entry, {value.mutable_data<float>(), count});
-    else
-      file.read_f64(*entry, {value.mutable_data<double>(), count});
+    if (value.dtype() == DType::f32) {
+      std::vector<float> values(count);
+      file.read_f32(*entry, values);
+      value.assign(std::span<const float>(values));
+    } else {
+      std::vector<double> values(count);
+      file.read_f64(*entry, values);
+      value.assign(std::span<const double>(values));
+    }
   }
 }
 

@@ -27,6 +27,8 @@ inline const std::string kOptimizerPrefix = "optimizer.";
 std::map<std::string, const TensorEntry*> plain_names(const SafetensorsFile& file);
 Shape shape_of(const TensorEntry& entry);
 
+// Adds a tensor of floats to a file being written: itself where it is on the host, or a copy from its card.
+void add_tensor(SafetensorsWriter& writer, const std::string& name, const Tensor& tensor);
 // Adds all parameters and the model's metadata to a file being written.
 void add_parameters(SafetensorsWriter& writer, const Model& model);
 // Writes all parameters atomically; `metadata` is added to the model's own.

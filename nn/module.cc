@@ -21,8 +21,6 @@ double first_value(const Init& init, const Draw& draw, uint64_t element) {
       return 0;
     case Init::Kind::ones:
       return 1;
-    case Init::Kind::constant:
-      return init.std;
     case Init::Kind::normal:
       return init.std * draw.normal(element);
     case Init::Kind::trunc_normal:
@@ -64,6 +62,8 @@ void ParameterStore::allocate(std::optional<uint64_t> seed) {
   decayed_ = lay_out(true, true);
   learned_ = lay_out(true, false);
   lay_out(false, false);
+  const Device device = Device::current();
+  const Device::Scope host{Device()};  // where the first values are drawn
   flat_ = Tensor::zeros({end}, dtype_);
   for_float("parameters", dtype_, [&]<class T>() {
     T* const base = flat_.mutable_data<T>();
@@ -78,6 +78,17 @@ void ParameterStore::allocate(std::optional<uint64_t> seed) {
       });
       for (int64_t i = period; i < p.value.count(); ++i) values[i] = values[i - period];
     }
+  });
+  if (device.is_cuda()) move_to(device);
+}
+
+void ParameterStore::move_to(const Device& device) {
+  if (flat_.device() == device) return;
+  flat_ = flat_.to(device);
+  const Device::Scope there(device);
+  for_float("parameters", dtype_, [&]<class T>() {
+    T* const base = flat_.mutable_data<T>();
+    for (Parameter& p : parameters_) p.value.place(base + p.offset, flat_);
   });
 }
 

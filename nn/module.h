@@ -18,13 +18,12 @@ namespace tessera {
 
 // How a parameter starts.
 struct Init {
-  enum class Kind { zeros, ones, constant, normal, trunc_normal } kind = Kind::zeros;
-  double std = 0;     // of a constant, its value
+  enum class Kind { zeros, ones, normal, trunc_normal } kind = Kind::zeros;
+  double std = 0;
   int64_t alike = 1;  // this many equal copies along the first axis (experts that start from one draw)
 
   static Init zeros() { return {}; }
   static Init ones() { return {Kind::ones}; }
-  static Init constant(double value) { return {Kind::constant, value}; }
   static Init normal(double std) { return {Kind::normal, std}; }
   // Normal, cut off at two standard deviations by drawing again.
   static Init trunc_normal(double std) { return {Kind::trunc_normal, std}; }
@@ -52,8 +51,8 @@ class ParameterStore {
 
   // Declares a parameter, which gets its memory from allocate(); its value and offset are not given here.
   Tensor add(const Shape& shape, Parameter parameter);
-  // Lays all parameters out and draws their first values from `seed`, each by its name; without one they are
-  // 0.
+  // Lays all parameters out on the current device and draws their first values from `seed`, each by its name;
+  // without one they are 0.
   void allocate(std::optional<uint64_t> seed);
 
   const std::vector<Parameter>& parameters() const { return parameters_; }  // in order of declaration
@@ -67,6 +66,9 @@ class ParameterStore {
   int64_t parameter_count() const;  // numbers that are learned
   Tensor& flat() { return flat_; }
   const Tensor& flat() const { return flat_; }
+
+  // Brings all parameters to a device; every handle to them follows.
+  void move_to(const Device& device);
 
   // An empty gradient buffer of this layout, one for each replica.
   std::unique_ptr<ParameterGradients> make_gradients() const;

@@ -6,10 +6,29 @@
 #include "engine/kernels/rows.h"
 
 namespace tessera {
+namespace {
+
+template <class T>
+struct Update {
+  T scale, beta1, beta2, fresh1, fresh2, keep, step_size, root_scale, eps;
+  const T* gradients;
+  T *w, *m, *v;
+  TESSERA_FN void operator()(int64_t i) const {
+    const T g = scale * gradients[i];
+    m[i] = beta1 * m[i] + fresh1 * g;
+    v[i] = beta2 * v[i] + fresh2 * (g * g);
+    w[i] = keep * w[i] - step_size * m[i] / (std::sqrt(v[i]) * root_scale + eps);
+  }
+};
+
+}  // namespace
 
 template <class T>
 AdamW<T>::AdamW(const OptimizerConfig& config, int64_t count)
-    : Optimizer<T>(count), config_(config), mean_(size_t(count)), square_(size_t(count)) {
+    : Optimizer<T>(count),
+      config_(config),
+      mean_(Tensor::zeros({count}, dtype_of<T>())),
+      square_(Tensor::zeros({count}, dtype_of<T>())) {
   TESSERA_CHECK_AS(Exit::usage, config.beta1 >= 0 && config.beta1 < 1, "adamw: beta1 ", config.beta1,
                    " is outside [0, 1)");
   TESSERA_CHECK_AS(Exit::usage, config.beta2 >= 0 && config.beta2 < 1, "adamw: beta2 ", config.beta2,
@@ -31,14 +50,9 @@ void AdamW<T>::update(const FlatParameters<T>& parameters, double lr, double gra
   parameters.each_range([&](int64_t begin, int64_t end, bool decays, double factor) {
     const double rate = lr * factor;
     const T step_size = T(rate * correction), keep = T(decays ? 1 - rate * config_.weight_decay : 1);
-    T *w = parameters.values + begin, *m = mean_.data() + begin, *v = square_.data() + begin;
-    const T* gradients = parameters.gradients + begin;
-    elements(end - begin, [=](int64_t i) {
-      const T g = scale * gradients[i];
-      m[i] = beta1 * m[i] + fresh1 * g;
-      v[i] = beta2 * v[i] + fresh2 * (g * g);
-      w[i] = keep * w[i] - step_size * m[i] / (std::sqrt(v[i]) * root_scale + eps);
-    });
+    elements(end - begin, Update<T>{scale, beta1, beta2, fresh1, fresh2, keep, step_size, root_scale, eps,
+                                    parameters.gradients + begin, parameters.values + begin,
+                                    mean_.mutable_data<T>() + begin, square_.mutable_data<T>() + begin});
   });
 }
 

@@ -25,7 +25,7 @@ class AdamW : public Optimizer<T> {
   void update(const FlatParameters<T>& parameters, double lr, double gradient_scale) override;
 
   OptimizerConfig config_;
-  std::vector<T> mean_, square_;
+  Tensor mean_, square_;
 };
 
 }  // namespace tessera

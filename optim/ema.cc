@@ -3,18 +3,39 @@
 #include <algorithm>
 
 #include "engine/kernels/rows.h"
+#include "engine/tensor/memory.h"
 
 namespace tessera {
+namespace {
 
-Ema::Ema(const float* values, int64_t count, double decay) : values_(values, values + count), decay_(decay) {}
+struct Approach {
+  float keep;
+  const float* values;
+  float* ema;
+  TESSERA_FN void operator()(int64_t i) const { ema[i] = keep * ema[i] + (1 - keep) * values[i]; }
+};
+
+struct Exchange {
+  float *a, *b;
+  TESSERA_FN void operator()(int64_t i) const {
+    const float value = a[i];
+    a[i] = b[i];
+    b[i] = value;
+  }
+};
+
+}  // namespace
+
+Ema::Ema(const float* values, int64_t count, double decay) : values_({count}, DType::f32), decay_(decay) {
+  copy(values_.mutable_data<float>(), values, count);
+}
 
 void Ema::update(const float* values, int64_t step) {
   const double t = double(step);
   const float keep = float(std::min(decay_, (1 + t) / (10 + t)));
-  elements(int64_t(values_.size()),
-           [=, ema = values_.data()](int64_t i) { ema[i] = keep * ema[i] + (1 - keep) * values[i]; });
+  elements(values_.count(), Approach{keep, values, values_.mutable_data<float>()});
 }
 
-void Ema::swap(float* values) { std::swap_ranges(values_.begin(), values_.end(), values); }
+void Ema::swap(float* values) { elements(values_.count(), Exchange{values_.mutable_data<float>(), values}); }
 
 }  // namespace tessera

@@ -2,7 +2,8 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
+
+#include "engine/tensor/tensor.h"
 
 namespace tessera {
 
@@ -17,10 +18,10 @@ class Ema {
   // Exchanges the average with `values`; a second call brings both back.
   void swap(float* values);
 
-  std::vector<float>& values() { return values_; }
+  Tensor& values() { return values_; }
 
  private:
-  std::vector<float> values_;
+  Tensor values_;
   double decay_;
 };
 

@@ -5,6 +5,7 @@
 
 #include "engine/base/check.h"
 #include "engine/kernels/rows.h"
+#include "engine/tensor/tensor.h"
 #include "optim/blocks.h"
 
 namespace tessera {
@@ -22,6 +23,26 @@ void mean_of_rows(const T* stacked, int64_t experts, int64_t stride, int64_t n, 
   row.each(n, [=, share = T(1) / T(experts)](int64_t j) { mean[j] = stacked[j] + share * mean[j]; });
 }
 
+// The same for a card, an element at a time.
+template <class T>
+struct Averaging {
+  int64_t experts, stride;
+  T keep;
+  T* stacked;
+  TESSERA_FN T mean(int64_t j) const {
+    T sum = 0;
+    for (int64_t e = 1; e < experts; ++e) sum += stacked[e * stride + j] - stacked[j];
+    return stacked[j] + T(1) / T(experts) * sum;
+  }
+  TESSERA_FN void operator()(int64_t j) const {
+    const T center = mean(j);
+    for (int64_t e = 0; e < experts; ++e) {
+      T& own = stacked[e * stride + j];
+      own = center + keep * (own - center);
+    }
+  }
+};
+
 void check_stacked(const StackedParameter& parameter) {
   TESSERA_CHECK(parameter.experts >= 1 && parameter.count >= 0 && parameter.offset >= 0,
                 "experts: a stacked parameter of ", parameter.experts, " experts with ", parameter.count,
@@ -33,6 +54,35 @@ double full_share(const StackedParameter& parameter) {
   return double(parameter.experts - 1) / double(parameter.experts);
 }
 
+// Of the elements of a block on a card: the sum of squared distances from the mean, and of the mean's square
+// times the experts.
+template <class T>
+struct BlockSpread {
+  Averaging<T> of;
+  double* sums;  // two a block
+  TESSERA_FN void operator()(const Row& row, int64_t block) const {
+    const int64_t begin = block * kBlock;
+    const int64_t size = begin + kBlock < of.stride ? kBlock : of.stride - begin;
+    const double deviation = row.sum(size, [=, this](int64_t j) {
+      const T center = of.mean(begin + j);
+      double sum = 0;
+      for (int64_t e = 0; e < of.experts; ++e) {
+        const double distance = double(of.stacked[e * of.stride + begin + j] - center);
+        sum += distance * distance;
+      }
+      return sum;
+    });
+    const double mean = row.sum(size, [=, this](int64_t j) {
+      const double center = double(of.mean(begin + j));
+      return double(of.experts) * center * center;
+    });
+    row.once([=, this] {
+      sums[2 * block] = deviation;
+      sums[2 * block + 1] = mean;
+    });
+  }
+};
+
 struct Spread {
   double deviation = 0, mean = 0;
 
@@ -42,6 +92,19 @@ struct Spread {
     return *this;
   }
 };
+
+template <class T>
+Spread spread_on_card(const T* stacked, const StackedParameter& parameter) {
+  const int64_t blocks = (parameter.count + kBlock - 1) / kBlock;
+  Tensor sums({blocks, 2}, DType::f64);
+  rows(blocks, kBlock,
+       BlockSpread<T>{{parameter.experts, parameter.count, T(0), const_cast<T*>(stacked)},
+                      sums.mutable_data<double>()});
+  const std::vector<double> parts = sums.values<double>();
+  Spread spread;
+  for (size_t i = 0; i < parts.size(); i += 2) spread += Spread{parts[i], parts[i + 1]};
+  return spread;
+}
 
 }  // namespace
 
@@ -64,6 +127,10 @@ void average_experts(T* values, std::span<const StackedParameter> parameters, do
     if (parameter.experts == 1) continue;
     T* stacked = values + parameter.offset;
     const T keep = T(1 - share_rate / full_share(parameter));
+    if (on_card()) {
+      elements(parameter.count, Averaging<T>{parameter.experts, parameter.count, keep, stacked});
+      continue;
+    }
     each_block(parameter.count, [=](int64_t begin, int64_t end) {
       const Row row;
       T mean[kBlock];
@@ -90,6 +157,10 @@ double expert_deviation(const T* values, std::span<const StackedParameter> param
   for (const StackedParameter& parameter : parameters) {
     check_stacked(parameter);
     const T* stacked = values + parameter.offset;
+    if (on_card()) {
+      total += spread_on_card(stacked, parameter);
+      continue;
+    }
     total += block_sum(parameter.count, [=](int64_t begin, int64_t end) {
       const Row row;
       const int64_t n = end - begin;

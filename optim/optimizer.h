@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "engine/tensor/tensor.h"
+
 namespace tessera {
 
 // The learning rate of the elements from the former one's `end` to this one's, as a factor.
@@ -53,7 +55,7 @@ class Optimizer {
   // A buffer of `count` elements that a checkpoint saves and restores, together with steps().
   struct State {
     std::string name;
-    std::vector<T>* values;
+    Tensor* values;
   };
 
   virtual ~Optimizer() = default;

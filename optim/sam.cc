@@ -1,18 +1,27 @@
 #include "optim/sam.h"
 
-#include <algorithm>
-
 #include "engine/kernels/rows.h"
+#include "engine/tensor/memory.h"
 
 namespace tessera {
+namespace {
+
+struct Climb {
+  float step;
+  const float* gradients;
+  float* values;
+  TESSERA_FN void operator()(int64_t i) const { values[i] += step * gradients[i]; }
+};
+
+}  // namespace
 
 void Sam::climb(float* values, const float* gradients, int64_t count, double norm) {
-  kept_.assign(values, values + count);
+  if (!kept_) kept_ = Tensor({count}, DType::f32);
+  copy(kept_.mutable_data<float>(), values, count);
   if (norm == 0) return;
-  const float step = float(rho_ / norm);
-  elements(count, [=](int64_t i) { values[i] += step * gradients[i]; });
+  elements(count, Climb{float(rho_ / norm), gradients, values});
 }
 
-void Sam::descend(float* values) const { std::copy(kept_.begin(), kept_.end(), values); }
+void Sam::descend(float* values) const { copy(values, kept_.data<float>(), kept_.count()); }
 
 }  // namespace tessera

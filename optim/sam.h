@@ -3,7 +3,8 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
+
+#include "engine/tensor/tensor.h"
 
 namespace tessera {
 
@@ -18,7 +19,7 @@ class Sam {
 
  private:
   double rho_;
-  std::vector<float> kept_;
+  Tensor kept_;
 };
 
 }  // namespace tessera

@@ -4,10 +4,26 @@
 #include "engine/kernels/rows.h"
 
 namespace tessera {
+namespace {
+
+// Plain momentum and Nesterov's are one: w <- w - lr (ahead d + along b).
+template <class T>
+struct Update {
+  T scale, decay, momentum, rate, ahead, along;
+  const T* gradients;
+  T *w, *b;
+  TESSERA_FN void operator()(int64_t i) const {
+    const T d = scale * gradients[i] + decay * w[i];
+    b[i] = momentum * b[i] + d;
+    w[i] -= rate * (ahead * d + along * b[i]);
+  }
+};
+
+}  // namespace
 
 template <class T>
 Sgd<T>::Sgd(const OptimizerConfig& config, int64_t count)
-    : Optimizer<T>(count), config_(config), momentum_(size_t(count)) {
+    : Optimizer<T>(count), config_(config), momentum_(Tensor::zeros({count}, dtype_of<T>())) {
   TESSERA_CHECK_AS(Exit::usage, config.momentum >= 0 && config.momentum < 1, "sgd: momentum ",
                    config.momentum, " is outside [0, 1)");
   TESSERA_CHECK_AS(Exit::usage, config.weight_decay >= 0, "sgd: weight_decay ", config.weight_decay,
@@ -19,18 +35,12 @@ Sgd<T>::Sgd(const OptimizerConfig& config, int64_t count)
 template <class T>
 void Sgd<T>::update(const FlatParameters<T>& parameters, double lr, double gradient_scale) {
   const T scale = T(gradient_scale), momentum = T(config_.momentum);
-  // Both forms are one: w <- w - lr (ahead d + along b).
   const T ahead = T(config_.nesterov ? 1 : 0), along = config_.nesterov ? momentum : T(1);
 
   parameters.each_range([&](int64_t begin, int64_t end, bool decays, double factor) {
     const T rate = T(lr * factor), decay = T(decays ? config_.weight_decay : 0);
-    T *w = parameters.values + begin, *b = momentum_.data() + begin;
-    const T* gradients = parameters.gradients + begin;
-    elements(end - begin, [=](int64_t i) {
-      const T d = scale * gradients[i] + decay * w[i];
-      b[i] = momentum * b[i] + d;
-      w[i] -= rate * (ahead * d + along * b[i]);
-    });
+    elements(end - begin, Update<T>{scale, decay, momentum, rate, ahead, along, parameters.gradients + begin,
+                                    parameters.values + begin, momentum_.mutable_data<T>() + begin});
   });
 }
 

@@ -22,7 +22,7 @@ class Sgd : public Optimizer<T> {
   void update(const FlatParameters<T>& parameters, double lr, double gradient_scale) override;
 
   OptimizerConfig config_;
-  std::vector<T> momentum_;
+  Tensor momentum_;
 };
 
 }  // namespace tessera

@@ -20,6 +20,12 @@ if grep -rnE '#include <(Eigen/|dnnl|oneapi/dnnl|cublas)' engine nn models optim
   echo "layers: only engine/cpu may include Eigen or oneDNN" >&2
   bad=1
 fi
+# CUDA's own headers stay in its folder; programs reach their kernels through one header.
+if grep -rnE '#include "cuda/' engine nn models optim data train cli --include='*.h' --include='*.cc' |
+    grep -vE '"cuda/(runtime|devices)\.h"|^engine/kernels/on_card\.h:'; then
+  echo "layers: of cuda, only runtime.h and devices.h are for others" >&2
+  bad=1
+fi
 # The engine never looks at what stands on it; base stands on nothing.
 if grep -rnE '#include "(engine/cpu)/' engine/ops nn models optim data train cli --include='*.h' --include='*.cc'; then
   echo "layers: ops reach the back-end through engine/kernels only" >&2

@@ -5,30 +5,15 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <sstream>
 
 #include "engine/base/parallel.h"
 #include "engine/ops/cases.h"
 #include "engine/ops/elementary.h"
+#include "tests/random_inputs.h"
 #include "tests/worst.h"
 
 namespace tessera {
 namespace {
-
-Inputs random_inputs(const std::string& shapes) {
-  Inputs inputs;
-  std::istringstream words(shapes);
-  for (std::string word; words >> word;) {
-    Shape shape;
-    std::istringstream sizes(word);
-    for (std::string size; std::getline(sizes, size, 'x');) shape.push_back(std::stoll(size));
-    Tensor x(shape, DType::f64);
-    const Draw draw{.seed = 7, .stream = Stream::test, .step = uint32_t(inputs.size())};
-    for (int64_t i = 0; i < x.count(); ++i) x.mutable_data<double>()[i] = draw.normal(uint64_t(i));
-    inputs.push_back(x);
-  }
-  return inputs;
-}
 
 // Fixed random weights turn any result into one number, so that every output element matters.
 Tensor weights_for(const Shape& shape, DType dtype) {

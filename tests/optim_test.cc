@@ -169,7 +169,7 @@ TEST_CASE("optim: a restored state continues to the bit, on any number of thread
       REQUIRE(from.size() == to.size());
       for (size_t i = 0; i < from.size(); ++i) {
         CHECK(from[i].name == to[i].name);
-        *to[i].values = *from[i].values;
+        *to[i].values = from[i].values->clone();
       }
       after->set_steps(before->steps());
       advance(*after, w, 2, 4);

@@ -35,13 +35,14 @@ TEST_CASE("ema: the recursion with its rising decay, and the exchange") {
     const double keep = std::min(0.75, (1 + double(t)) / (10 + double(t)));
     for (size_t i = 0; i < 3; ++i) expected[i] = keep * expected[i] + (1 - keep) * double(w[i]);
   }
-  for (size_t i = 0; i < 3; ++i) CHECK(ema.values()[i] == doctest::Approx(expected[i]).epsilon(1e-5));
-  const std::vector<float> own = w, average = ema.values();
+  for (size_t i = 0; i < 3; ++i)
+    CHECK(ema.values().at(int64_t(i)) == doctest::Approx(expected[i]).epsilon(1e-5));
+  const std::vector<float> own = w, average = ema.values().values<float>();
   ema.swap(w.data());
   CHECK(w == average);
   ema.swap(w.data());
   CHECK(w == own);
-  CHECK(ema.values() == average);
+  CHECK(ema.values().values<float>() == average);
 }
 
 TEST_CASE("optim: ranges of learning rates are optimizers of their own") {

@@ -22,8 +22,7 @@ void save_checkpoint(const std::string& path, const RunConfig& config, const Run
                      const Model& model, const Buffers& buffers, const Metadata& metadata) {
   SafetensorsWriter writer;
   add_parameters(writer, model);
-  for (const auto& buffer : buffers)
-    writer.add(kOptimizerPrefix + buffer.name, {int64_t(buffer.values->size())}, buffer.values->data());
+  for (const auto& buffer : buffers) add_tensor(writer, kOptimizerPrefix + buffer.name, *buffer.values);
   for (const auto& [key, value] : metadata) writer.metadata()[key] = value;
   writer.metadata()[kRunKey] = config_to_json(config).dump();
   writer.metadata()[kStateKey] = nlohmann::ordered_json{
@@ -55,10 +54,12 @@ RunState load_checkpoint(const SafetensorsFile& file, Model& model, const Buffer
     const std::string name = kOptimizerPrefix + buffer.name;
     const TensorEntry* entry = file.find(name);
     TESSERA_CHECK_AS(
-        Exit::file, entry && entry->count() == int64_t(buffer.values->size()), file.name(), ": ", name,
-        entry ? text(" has ", entry->count(), " elements where ", buffer.values->size(), " are needed")
+        Exit::file, entry && entry->count() == buffer.values->count(), file.name(), ": ", name,
+        entry ? text(" has ", entry->count(), " elements where ", buffer.values->count(), " are needed")
               : std::string(" is missing"));
-    file.read_f32(*entry, *buffer.values);
+    std::vector<float> values(size_t(entry->count()));
+    file.read_f32(*entry, values);
+    buffer.values->assign(std::span<const float>(values));
   }
   RunState state;
   const auto json = nlohmann::json::parse(metadata_of(file, kStateKey), nullptr, false);

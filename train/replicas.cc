@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "engine/base/parallel.h"
 #include "engine/ops/ops.h"
@@ -13,6 +14,7 @@ namespace {
 // Images of a micro-batch: enough rows for full products, few enough for the cache. Experts share the rows
 // and each reads and adds to weights of its own, so a model with experts takes twice as many.
 int64_t images_in_flight(const ModelConfig& config) {
+  if (Device::current().is_cuda()) return std::numeric_limits<int32_t>::max();
   constexpr int64_t kRows = 520;
   return std::max<int64_t>(1, (config.is_moe() ? 2 : 1) * kRows / config.tokens());
 }
@@ -39,7 +41,8 @@ Replicas::Replicas(Model& model, const ReplicaOptions& options)
       counts_(model.parameters().gradient_counts()),
       micro_batch_(options.micro_batch > 0 ? options.micro_batch : images_in_flight(model.config())),
       parts_(options.parts) {
-  const int workers = options.workers > 0 ? options.workers : thread_count();
+  const int threads = options.workers > 0 ? options.workers : thread_count();
+  const int workers = Device::current().is_cuda() ? 1 : threads;
   for (int w = 0; w < workers; ++w) workers_.push_back(std::make_unique<Worker>());
 }
 
@@ -70,21 +73,26 @@ Tensor Replicas::images_of(const BatchView& batch, const Piece& piece) const {
   Shape shape{piece.end - piece.begin};
   for (const int64_t axis : sample) shape.push_back(axis);
   Tensor images(shape, DType::f32);
-  std::copy_n(batch.images.data() + piece.begin * size, images.count(), images.mutable_data<float>());
+  images.assign(batch.images.subspan(size_t(piece.begin * size), size_t(images.count())));
   return images;
 }
 
 Tensor Replicas::targets_of(const BatchView& batch, const Piece& piece) const {
   const int64_t m = piece.end - piece.begin, K = model_.config().classes;
   if (batch.soft_targets.empty()) {
+    const std::span<const int32_t> own = batch.labels.subspan(size_t(piece.begin), size_t(m));
+    if (Device::current().is_cuda())  // where the loss does not look at them
+      for (const int32_t label : own)
+        TESSERA_CHECK_AS(Exit::data, label >= 0 && label < K, "replicas: the label ", label, " is not in [0,",
+                         K, "); does the model have the data set's classes?");
     Tensor labels({m}, DType::i32);
-    std::copy_n(batch.labels.data() + piece.begin, m, labels.mutable_data<int32_t>());
+    labels.assign(own);
     return labels;
   }
   TESSERA_CHECK(int64_t(batch.soft_targets.size()) == batch.size * K, "replicas: ", batch.soft_targets.size(),
                 " soft targets for ", batch.size, " images and ", K, " classes");
   Tensor soft({m, K}, DType::f32);
-  std::copy_n(batch.soft_targets.data() + piece.begin * K, m * K, soft.mutable_data<float>());
+  soft.assign(batch.soft_targets.subspan(size_t(piece.begin * K), size_t(m * K)));
   return soft;
 }
 
@@ -120,22 +128,19 @@ StepResult Replicas::compute_gradients(const BatchView& batch, const Pass& pass,
     part.batch = batch.size;
     part.targets = targets_of(batch, piece);
     part.report = &report;
-    Tensor loss;
-    {
-      const Tensor logits = model_.forward(images_of(batch, piece), part);
-      const int64_t K = logits.size(1);
-      for (int64_t b = 0; b < m; ++b)
-        result.correct +=
-            largest_logit(logits.data<float>() + b * K, K) == batch.labels[size_t(piece.begin + b)];
-      loss = softmax_cross_entropy(logits, part.targets, label_smoothing);
-    }
-    result.loss += loss.item() * share;
-    for (const Tensor& auxiliary : report.losses) {
-      result.auxiliary += auxiliary.item() * share;
-      loss = add(loss, auxiliary.reshape(loss.shape()));
-    }
-    add_notes(result.notes, report.notes, share);
+    const Tensor logits = model_.forward(images_of(batch, piece), part);
+    const Tensor own_loss = softmax_cross_entropy(logits, part.targets, label_smoothing);
+    Tensor loss = own_loss;
+    for (const Tensor& auxiliary : report.losses) loss = add(loss, auxiliary.reshape(loss.shape()));
     worker.tape.backward(loss, share);
+    // Looked at only now: a card has the whole pass to do before anybody waits for it.
+    result.loss += own_loss.item() * share;
+    for (const Tensor& auxiliary : report.losses) result.auxiliary += auxiliary.item() * share;
+    add_notes(result.notes, report.notes, share);
+    const std::vector<float> scores = logits.values<float>();
+    const int64_t K = logits.size(1);
+    for (int64_t b = 0; b < m; ++b)
+      result.correct += largest_logit(scores.data() + b * K, K) == batch.labels[size_t(piece.begin + b)];
   });
   StepResult result;
   std::vector<float*> buffers;
@@ -158,7 +163,8 @@ void Replicas::forward(const BatchView& batch, float* logits) {
     const Tape::Scope off(nullptr);
     const Pass pass{.first_sample = piece.begin, .batch = batch.size};
     const Tensor out = model_.forward(images_of(batch, piece), pass);
-    std::copy_n(out.data<float>(), out.count(), logits + piece.begin * K);
+    const std::vector<float> values = out.values<float>();
+    std::copy(values.begin(), values.end(), logits + piece.begin * K);
   });
 }
 
@@ -167,9 +173,8 @@ std::string Replicas::first_non_finite(const BatchView& batch, Pass pass) {
   pass.training = true;
   pass.batch = batch.size;
   pass.watch = [&](const std::string& module, const Tensor& output) {
-    const float* values = output.data<float>();
-    if (found.empty() &&
-        !std::all_of(values, values + output.count(), [](float v) { return std::isfinite(v); }))
+    const std::vector<float> values = output.values<float>();
+    if (found.empty() && !std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); }))
       found = module;
   };
   pass.update_statistics = false;

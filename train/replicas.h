@@ -1,6 +1,7 @@
 // The step on the CPU: micro-batches on replica threads. Each worker takes a few images at a time through the
 // whole forward and backward pass with its own tape, arena and gradient buffer, so that activations stay in
-// cache and nobody waits between layers; the buffers are then added in a fixed order.
+// cache and nobody waits between layers; the buffers are then added in a fixed order. Where a card is the
+// current device, it is one worker that takes the whole batch.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +20,8 @@ namespace tessera {
 
 struct ReplicaOptions {
   int workers = 0;          // threads; 0: all
-  int64_t micro_batch = 0;  // images a worker takes at a time; 0: some 520 token rows, 1040 with experts
+  int64_t micro_batch = 0;  // images a worker takes at a time; 0: some 520 token rows, 1040 with experts, and
+                            // on a card all
   int64_t parts = 1;        // of a training batch, where the model wants each whole (Model::whole_batch)
 };
 

@@ -6,6 +6,8 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "cuda/devices.h"
+#include "cuda/runtime.h"
 #include "engine/base/parallel.h"
 #include "models/adapt.h"
 #include "optim/clip.h"
@@ -41,7 +43,24 @@ LoaderOptions loader_options(const RunConfig& c, const Normalization& normalizat
           .workers = c.data.workers};
 }
 
-// One run from a state to its end.
+// The device of the configuration; says so where `auto` finds no card that the build could use.
+Device chosen_device(const RunConfig& config, bool show) {
+  std::string why_none;
+  const Device device = device_by_name(config.train.device, &why_none);
+  if (show && !why_none.empty()) std::fprintf(stderr, "%s: using the CPU\n", why_none.c_str());
+  if (device.is_cuda()) {
+    const Device::Scope there(device);
+    cuda::use_tf32() = config.train.dtype == "tf32";
+  }
+  return device;
+}
+
+// Samples that a replica takes at a time; 0: as it sees fit. A card takes whole batches.
+int64_t micro_batch(const TrainConfig& config, const Device& device) {
+  return config.micro_batch == 0 && device.is_cuda() ? config.batch : config.micro_batch;
+}
+
+// One run from a state to its end, all of it on one device.
 class Run {
  public:
   Run(const RunConfig& config, const std::string& folder, Progress progress);
@@ -80,6 +99,8 @@ class Run {
   RunConfig config_;
   RunFiles files_;
   bool show_;
+  Device device_;
+  Device::Scope on_device_;
   Dataset train_set_, test_set_;
   Normalization normalization_;
   Loader loader_;
@@ -103,13 +124,15 @@ Run::Run(const RunConfig& config, const std::string& folder, Progress progress)
     : config_(config),
       files_{folder},
       show_(progress != Progress::quiet),
+      device_(chosen_device(config, show_)),
+      on_device_(device_),
       train_set_(load_dataset(config.data.folder, Split::train, config.data.name)),
       test_set_(load_dataset(config.data.folder, Split::test, config.data.name)),
       normalization_(normalization(train_set_.name)),
       loader_(train_set_, loader_options(config, normalization_)),
       model_(make_model(config.model, config.train.seed)),
       replicas_(*model_, {.workers = config.train.threads,
-                          .micro_batch = config.train.micro_batch,
+                          .micro_batch = micro_batch(config.train, device_),
                           .parts = config.train.accumulate}),
       optimizer_(make_optimizer<float>(config.optim, model_->parameters().learned())),
       experts_(stacked_parameters(*model_)) {
@@ -130,7 +153,13 @@ Run::Run(const RunConfig& config, const std::string& folder, Progress progress)
 }
 
 void Run::start_from(const SafetensorsFile& weights) {
-  const std::vector<std::string> changes = tessera::start_from(*model_, weights);
+  ParameterStore& store = model_->parameters();
+  store.move_to(Device());
+  const std::vector<std::string> changes = [&] {
+    const Device::Scope host{Device()};
+    return tessera::start_from(*model_, weights);
+  }();
+  store.move_to(device_);
   start_ema();
   if (!show_) return;
   std::fprintf(stderr, "weights from %s\n", weights.name().c_str());
@@ -386,10 +415,11 @@ RunConfig run_config_of(const std::string& folder) {
   return checkpoint_config(SafetensorsFile(RunFiles{folder}.last()));
 }
 
-RunResult resume(const std::string& folder, Progress progress, int64_t max_steps) {
+RunResult resume(const std::string& folder, Progress progress, int64_t max_steps, const std::string& device) {
   remove_stale_temporaries(folder);
   const SafetensorsFile checkpoint(RunFiles{folder}.last());
-  const RunConfig config = checkpoint_config(checkpoint);
+  RunConfig config = checkpoint_config(checkpoint);
+  if (!device.empty()) config.train.device = device;
   set_thread_count(config.train.threads);
   Run run(config, folder, progress);
   run.load(checkpoint, max_steps);

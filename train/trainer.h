@@ -44,7 +44,9 @@ enum class Progress { automatic, quiet };
 // stays.
 RunResult train(const RunConfig& config, const std::string& folder, Progress progress = Progress::automatic);
 // `max_steps` stops it early again; 0: where it was to stop, if it has not been there yet.
-RunResult resume(const std::string& folder, Progress progress = Progress::automatic, int64_t max_steps = 0);
+// `device` in place of the run's own; empty: that one.
+RunResult resume(const std::string& folder, Progress progress = Progress::automatic, int64_t max_steps = 0,
+                 const std::string& device = {});
 
 // A model's classes, channels and size must be those of its data: else Error(Exit::usage).
 void check_fit(const ModelConfig& model, const Dataset& data);

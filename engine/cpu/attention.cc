@@ -1,12 +1,10 @@
-#include "engine/kernels/attention.h"
-
 #include <cmath>
 #include <limits>
 #include <vector>
 
-#include "engine/base/check.h"
 #include "engine/base/parallel.h"
 #include "engine/cpu/micro_gemm.h"
+#include "engine/kernels/backends.h"
 
 // One head at a time, and of it one panel of queries at a time: up to kMaxPacks packs of them, whose scores
 // against all keys stay in cache. Scores are kept transposed, S^T (keys, queries): the softmax then runs down
@@ -123,7 +121,7 @@ void softmax(int64_t n, T* score_t, int64_t rows, T* inverse, T* lse) {
 }  // namespace
 
 template <class T>
-void attention_forward(const AttentionShape& shape, const T* qkv, T scale, T* out, T* lse) {
+void cpu::attention_forward(const AttentionShape& shape, const T* qkv, T scale, T* out, T* lse) {
   const Layout<T> layout(shape);
   const int64_t units = layout.panels.count;
   parallel_for(shape.B * shape.H * units, 1, [&](int64_t begin, int64_t end) {
@@ -193,10 +191,8 @@ void softmax_backward(int64_t n, int64_t width, const T* lse, const T* delta, T*
 }  // namespace
 
 template <class T>
-void attention_backward(const AttentionShape& shape, const T* qkv, T scale, const T* out, const T* lse,
-                        const T* dout, T* dqkv, T beta) {
-  TESSERA_CHECK(beta == 0 || beta == 1, "attention_backward: beta is ", beta,
-                ", expected 0 (overwrite) or 1 (add)");
+void cpu::attention_backward(const AttentionShape& shape, const T* qkv, T scale, const T* out, const T* lse,
+                             const T* dout, T* dqkv, T beta) {
   const Layout<T> layout(shape);
   const int64_t N = shape.N, D = shape.D, row = layout.row, out_row = layout.out_row, padded = layout.padded;
   parallel_for(shape.B * shape.H, 1, [&](int64_t begin, int64_t end) {
@@ -242,11 +238,11 @@ void attention_backward(const AttentionShape& shape, const T* qkv, T scale, cons
   });
 }
 
-template void attention_forward(const AttentionShape&, const float*, float, float*, float*);
-template void attention_forward(const AttentionShape&, const double*, double, double*, double*);
-template void attention_backward(const AttentionShape&, const float*, float, const float*, const float*,
-                                 const float*, float*, float);
-template void attention_backward(const AttentionShape&, const double*, double, const double*, const double*,
-                                 const double*, double*, double);
+template void cpu::attention_forward(const AttentionShape&, const float*, float, float*, float*);
+template void cpu::attention_forward(const AttentionShape&, const double*, double, double*, double*);
+template void cpu::attention_backward(const AttentionShape&, const float*, float, const float*, const float*,
+                                      const float*, float*, float);
+template void cpu::attention_backward(const AttentionShape&, const double*, double, const double*,
+                                      const double*, const double*, double*, double);
 
 }  // namespace tessera

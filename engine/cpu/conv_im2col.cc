@@ -6,8 +6,7 @@
 #include <memory>
 
 #include "engine/base/parallel.h"
-#include "engine/kernels/conv.h"
-#include "engine/kernels/gemm.h"
+#include "engine/kernels/backends.h"
 
 namespace tessera {
 namespace {
@@ -144,25 +143,35 @@ void weight_gradient(const ConvShape& s, const T* x, const T* dy, T* dweight, T 
 
 }  // namespace
 
-void conv_forward(const ConvShape& s, const double* x, const double* weight, const double* bias, double* y) {
+template <>
+void cpu::conv_forward(const ConvShape& s, const double* x, const double* weight, const double* bias,
+                       double* y) {
   forward(s, x, weight, bias, y);
 }
-void conv_data_gradient(const ConvShape& s, const double* weight, const double* dy, double* dx, double beta) {
+template <>
+void cpu::conv_data_gradient(const ConvShape& s, const double* weight, const double* dy, double* dx,
+                             double beta) {
   data_gradient(s, weight, dy, dx, beta);
 }
-void conv_weight_gradient(const ConvShape& s, const double* x, const double* dy, double* dweight,
-                          double beta) {
+template <>
+void cpu::conv_weight_gradient(const ConvShape& s, const double* x, const double* dy, double* dweight,
+                               double beta) {
   weight_gradient(s, x, dy, dweight, beta);
 }
 
 #if !TESSERA_ONEDNN
-void conv_forward(const ConvShape& s, const float* x, const float* weight, const float* bias, float* y) {
+template <>
+void cpu::conv_forward(const ConvShape& s, const float* x, const float* weight, const float* bias, float* y) {
   forward(s, x, weight, bias, y);
 }
-void conv_data_gradient(const ConvShape& s, const float* weight, const float* dy, float* dx, float beta) {
+template <>
+void cpu::conv_data_gradient(const ConvShape& s, const float* weight, const float* dy, float* dx,
+                             float beta) {
   data_gradient(s, weight, dy, dx, beta);
 }
-void conv_weight_gradient(const ConvShape& s, const float* x, const float* dy, float* dweight, float beta) {
+template <>
+void cpu::conv_weight_gradient(const ConvShape& s, const float* x, const float* dy, float* dweight,
+                               float beta) {
   weight_gradient(s, x, dy, dweight, beta);
 }
 #endif

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "engine/base/parallel.h"
-#include "engine/kernels/conv.h"
+#include "engine/kernels/backends.h"
 #include "engine/tensor/tensor.h"
 
 namespace tessera {
@@ -191,19 +191,24 @@ Plan& plan_for(const ConvShape& shape, Kind kind, bool accumulate) {
 
 }  // namespace
 
-void conv_forward(const ConvShape& shape, const float* x, const float* weight, const float* bias, float* y) {
+template <>
+void cpu::conv_forward(const ConvShape& shape, const float* x, const float* weight, const float* bias,
+                       float* y) {
   if (bias)
     plan_for(shape, Kind::forward_bias, false).run({x, weight, bias, y});
   else
     plan_for(shape, Kind::forward, false).run({x, weight, y});
 }
 
-void conv_data_gradient(const ConvShape& shape, const float* weight, const float* dy, float* dx, float beta) {
+template <>
+void cpu::conv_data_gradient(const ConvShape& shape, const float* weight, const float* dy, float* dx,
+                             float beta) {
   plan_for(shape, Kind::data_gradient, beta != 0).run({weight, dy, dx});
 }
 
-void conv_weight_gradient(const ConvShape& shape, const float* x, const float* dy, float* dweight,
-                          float beta) {
+template <>
+void cpu::conv_weight_gradient(const ConvShape& shape, const float* x, const float* dy, float* dweight,
+                               float beta) {
   plan_for(shape, Kind::weight_gradient, beta != 0).run({x, dy, dweight});
 }
 

@@ -1,20 +1,12 @@
-// What does not depend on the matrix library: checks, defaults, threads, empty sums and the bias.
-#include "engine/kernels/gemm.h"
-
+// What does not depend on the matrix library: threads, empty sums and the bias.
 #include <algorithm>
 
-#include "engine/base/check.h"
 #include "engine/base/parallel.h"
 #include "engine/cpu/gemm_backend.h"
+#include "engine/kernels/backends.h"
 
 namespace tessera {
 namespace {
-
-int64_t checked_ld(const char* matrix, int64_t ld, int64_t row) {
-  TESSERA_CHECK(ld == 0 || ld >= row, "gemm: ld", matrix, "=", ld, " is shorter than a row of ", matrix, ", ",
-                row, " elements; 0 stands for dense rows");
-  return ld == 0 ? row : ld;
-}
 
 // Calls f(row) for the rows of C.
 template <class T, class F>
@@ -38,10 +30,12 @@ void whole(const Gemm<T>& g) {
     });
 }
 
+}  // namespace
+
 // Shares out the longer side of C, in blocks of whole registers: faster at the sizes of a single image than
 // the libraries' own threads.
 template <class T>
-void shared(const Gemm<T>& g) {
+void cpu::gemm(const Gemm<T>& g) {
   constexpr int64_t kBlock = 16;
   constexpr double kWorthAThread = 1e6;  // multiply-adds
   const bool columns = g.n > g.m;
@@ -64,22 +58,7 @@ void shared(const Gemm<T>& g) {
   });
 }
 
-}  // namespace
-
-template <class T>
-void gemm(const Gemm<T>& given) {
-  Gemm<T> g = given;
-  TESSERA_CHECK(g.m >= 0 && g.n >= 0 && g.k >= 0, "gemm: sizes (m,n,k) = (", g.m, ",", g.n, ",", g.k,
-                ") must not be negative");
-  g.lda = checked_ld("a", g.lda, g.transpose_a ? g.m : g.k);
-  g.ldb = checked_ld("b", g.ldb, g.transpose_b ? g.k : g.n);
-  g.ldc = checked_ld("c", g.ldc, g.n);
-  if (g.m == 0 || g.n == 0) return;
-
-  shared(g);
-}
-
-template void gemm(const Gemm<float>&);
-template void gemm(const Gemm<double>&);
+template void cpu::gemm(const Gemm<float>&);
+template void cpu::gemm(const Gemm<double>&);
 
 }  // namespace tessera

@@ -88,7 +88,7 @@ template void SafetensorsFile::read_as(const TensorEntry&, std::span<float>) con
 template void SafetensorsFile::read_as(const TensorEntry&, std::span<double>) const;
 
 void SafetensorsWriter::add(const std::string& name, FileDtype dtype, std::vector<int64_t> shape,
-                            const void* data) {
+                            const void* data, std::shared_ptr<const void> owner) {
   TESSERA_CHECK(name != detail::kMetadataKey && name.find('\0') == std::string::npos,
                 "a tensor cannot be named ", printable(name), " in a safetensors file; choose another name");
   TESSERA_CHECK(shape.size() <= detail::kRankMax, "tensor ", printable(name), " has ", shape.size(),
@@ -97,8 +97,8 @@ void SafetensorsWriter::add(const std::string& name, FileDtype dtype, std::vecto
   TESSERA_CHECK(size.has_value(), "tensor ", printable(name),
                 " has a negative dimension, or its size overflows or is not whole bytes; check its shape");
   const ByteView bytes(static_cast<const std::byte*>(data), size_t(*size));
-  TESSERA_CHECK(tensors_.try_emplace(name, Source{dtype, std::move(shape), bytes}).second, "tensor ",
-                printable(name), " is added twice to a weights file; give each its own name");
+  TESSERA_CHECK(tensors_.try_emplace(name, Source{dtype, std::move(shape), bytes, std::move(owner)}).second,
+                "tensor ", printable(name), " is added twice to a weights file; give each its own name");
 }
 
 void SafetensorsWriter::write(const std::string& path) const {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -77,11 +78,13 @@ class SafetensorsFile {
 
 // Collects tensors, then writes them as the reference writer does: widest dtype first, then by name, offsets
 // contiguous, header padded with spaces to a multiple of 8. The tensors are not copied: they must stay alive
-// and unchanged until write() returns.
+// and unchanged until write() returns, or be given with an owner.
 class SafetensorsWriter {
  public:
-  // Throws Error(Exit::other) on a name given twice or not representable, or on a negative dimension.
-  void add(const std::string& name, FileDtype dtype, std::vector<int64_t> shape, const void* data);
+  // Throws Error(Exit::other) on a name given twice or not representable, or on a negative dimension. `owner`
+  // keeps the data.
+  void add(const std::string& name, FileDtype dtype, std::vector<int64_t> shape, const void* data,
+           std::shared_ptr<const void> owner = {});
   void add(const std::string& name, std::vector<int64_t> shape, const float* data) {
     add(name, FileDtype::f32, std::move(shape), data);
   }
@@ -100,6 +103,7 @@ class SafetensorsWriter {
     FileDtype dtype;
     std::vector<int64_t> shape;
     ByteView bytes;
+    std::shared_ptr<const void> owner;
   };
 
   std::map<std::string, Source> tensors_;

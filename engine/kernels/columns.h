@@ -1,4 +1,5 @@
-// Column reductions with a fixed blocking: the same bits for any number of threads.
+// Column reductions with a fixed blocking: the same bits for any number of threads. On a card f is a named
+// functor, as in rows.h.
 #pragma once
 
 #include <algorithm>
@@ -7,6 +8,8 @@
 #include <vector>
 
 #include "engine/base/parallel.h"
+#include "engine/kernels/on_card.h"
+#include "engine/tensor/tensor.h"
 
 namespace tessera {
 
@@ -16,6 +19,14 @@ namespace tessera {
 template <class T, size_t K, class F>
 void column_sums(int64_t rows, int64_t columns, const std::array<T*, K>& out, const std::array<T, K>& beta,
                  F f) {
+#ifdef __CUDACC__
+  if (on_card()) {
+    Tensor parts({int64_t(K) * cuda::block_count(rows) * columns}, dtype_of<T>());
+    return cuda::column_sums<T, K>(rows, columns, out, beta, parts.mutable_data<T>(), f);
+  }
+#else
+  if (on_card()) refuse_card();
+#endif
   constexpr int64_t kBlock = 512, kStrip = 64;  // rows summed in one go; columns kept in registers
   const int64_t blocks = std::max<int64_t>(1, (rows + kBlock - 1) / kBlock);
   std::vector<T> partial(size_t(blocks) * K * size_t(columns));

@@ -24,19 +24,15 @@ struct ConvShape {
 };
 
 // x(B,C,H,W), weight(O,C,h,w), bias(O) or null -> y(B,O,H',W'), overwritten.
-void conv_forward(const ConvShape& shape, const float* x, const float* weight, const float* bias, float* y);
-void conv_forward(const ConvShape& shape, const double* x, const double* weight, const double* bias,
-                  double* y);
+template <class T>
+void conv_forward(const ConvShape& shape, const T* x, const T* weight, const T* bias, T* y);
 
 // dx(B,C,H,W) = gradient + beta * dx. Here and below beta is 0 (the array is not read) or 1.
-void conv_data_gradient(const ConvShape& shape, const float* weight, const float* dy, float* dx, float beta);
-void conv_data_gradient(const ConvShape& shape, const double* weight, const double* dy, double* dx,
-                        double beta);
+template <class T>
+void conv_data_gradient(const ConvShape& shape, const T* weight, const T* dy, T* dx, T beta);
 
 // dweight(O,C,h,w) = gradient + beta * dweight.
-void conv_weight_gradient(const ConvShape& shape, const float* x, const float* dy, float* dweight,
-                          float beta);
-void conv_weight_gradient(const ConvShape& shape, const double* x, const double* dy, double* dweight,
-                          double beta);
+template <class T>
+void conv_weight_gradient(const ConvShape& shape, const T* x, const T* dy, T* dweight, T beta);
 
 }  // namespace tessera

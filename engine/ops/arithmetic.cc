@@ -12,95 +12,192 @@ namespace {
 
 // How two operands run over the result: strides in elements, 0 along what broadcasts.
 struct Broadcast {
-  Shape shape;
-  std::array<int64_t, Shape::kMaxRank> a{}, b{};
+  int rank = 0;
+  std::array<int64_t, Shape::kMaxRank> sizes{}, a{}, b{};
 
-  Broadcast(const char* op, const Shape& left, const Shape& right) {
-    const int rank = std::max(left.rank(), right.rank());
+  Broadcast(const char* op, const Shape& left, const Shape& right)
+      : rank(std::max(left.rank(), right.rank())) {
     const auto size = [&](const Shape& s, int axis) {
       const int own = axis - (rank - s.rank());
       return own < 0 ? int64_t{1} : s[own];
     };
-    for (int axis = 0; axis < rank; ++axis) {
+    int64_t stride_a = 1, stride_b = 1;
+    for (int axis = rank - 1; axis >= 0; --axis) {
       const int64_t l = size(left, axis), r = size(right, axis);
       TESSERA_CHECK(l == r || l == 1 || r == 1, op, ": ", left, " and ", right, " do not broadcast: ", l,
                     " and ", r);
-      shape.push_back(l == 1 ? r : l);
-    }
-    int64_t stride_a = 1, stride_b = 1;
-    for (int axis = rank - 1; axis >= 0; --axis) {
-      a[size_t(axis)] = size(left, axis) == 1 ? 0 : stride_a;
-      b[size_t(axis)] = size(right, axis) == 1 ? 0 : stride_b;
-      stride_a *= size(left, axis);
-      stride_b *= size(right, axis);
+      sizes[size_t(axis)] = l == 1 ? r : l;
+      a[size_t(axis)] = l == 1 ? 0 : stride_a;
+      b[size_t(axis)] = r == 1 ? 0 : stride_b;
+      stride_a *= l;
+      stride_b *= r;
     }
   }
 
-  // Calls f(offset in the result, in a, in b, length, step of a, step of b) for each row along the last axis.
-  template <class F>
-  void each_row(F f) const {
-    const int rank = shape.rank();
-    const int64_t length = rank ? shape[rank - 1] : 1;
-    if (shape.count() == 0) return;
-    for (int64_t at = 0; at < shape.count(); at += length) {
-      int64_t rest = at / length, offset_a = 0, offset_b = 0;
-      for (int axis = rank - 2; axis >= 0; --axis) {
-        offset_a += rest % shape[axis] * a[size_t(axis)];
-        offset_b += rest % shape[axis] * b[size_t(axis)];
-        rest /= shape[axis];
-      }
-      f(at, offset_a, offset_b, length, rank ? a[size_t(rank - 1)] : 0, rank ? b[size_t(rank - 1)] : 0);
+  Shape shape() const { return Shape(sizes.begin(), sizes.begin() + rank); }
+  int64_t row_length() const { return rank ? sizes[size_t(rank - 1)] : 1; }
+  int64_t row_count() const {
+    int64_t count = 1;
+    for (int axis = 0; axis + 1 < rank; ++axis) count *= sizes[size_t(axis)];
+    return count;
+  }
+  // Steps from element to element along the last axis.
+  int64_t step_a() const { return rank ? a[size_t(rank - 1)] : 0; }
+  int64_t step_b() const { return rank ? b[size_t(rank - 1)] : 0; }
+
+  // Where in each operand the row (along the last axis) of the result starts.
+  TESSERA_FN void row_start(int64_t row, int64_t& at_a, int64_t& at_b) const {
+    at_a = at_b = 0;
+    for (int axis = rank - 2; axis >= 0; --axis) {
+      const int64_t place = row % sizes[size_t(axis)];
+      row /= sizes[size_t(axis)];
+      at_a += place * a[size_t(axis)];
+      at_b += place * b[size_t(axis)];
     }
+  }
+
+  // The same with the operands exchanged.
+  Broadcast swapped() const {
+    Broadcast other = *this;
+    std::swap(other.a, other.b);
+    return other;
   }
 };
 
-// dx += term(i of the result, i of the other operand), summed over what broadcast. `own` and `other` are
-// strides.
-template <class T, class F>
-void reduce_into(const Gradient& gx, const Broadcast& way, bool left, F term) {
-  const auto dx = gx.target<T>();
-  if (!dx) return;
-  if (gx.shape().count() == way.shape.count()) {
-    way.each_row([&](int64_t at, int64_t oa, int64_t ob, int64_t n, int64_t sa, int64_t sb) {
-      const int64_t other = left ? ob : oa, step = left ? sb : sa;
-#pragma omp simd
-      for (int64_t j = 0; j < n; ++j) dx.put(at + j, term(at + j, other + j * step));
-    });
-    return;
+struct Plus {
+  template <class T>
+  TESSERA_FN T operator()(T l, T r) const {
+    return l + r;
   }
-  if (dx.beta == T(0)) std::fill_n(dx.data, gx.shape().count(), T(0));
-  way.each_row([&](int64_t at, int64_t oa, int64_t ob, int64_t n, int64_t sa, int64_t sb) {
-    const int64_t own = left ? oa : ob, other = left ? ob : oa;
-    const int64_t own_step = left ? sa : sb, step = left ? sb : sa;
-    for (int64_t j = 0; j < n; ++j) dx.data[own + j * own_step] += term(at + j, other + j * step);
-  });
-}
+};
+struct Times {
+  template <class T>
+  TESSERA_FN T operator()(T l, T r) const {
+    return l * r;
+  }
+};
+
+template <class F, class T>
+struct Flat {
+  const T *left, *right;
+  T* out;
+  TESSERA_FN void operator()(int64_t i) const { out[i] = F()(left[i], right[i]); }
+};
+
+template <class F, class T>
+struct Rows {
+  Broadcast way;
+  int64_t length, step_a, step_b;
+  const T *left, *right;
+  T* out;
+  TESSERA_FN void operator()(const Row& row, int64_t i) const {
+    int64_t at_a, at_b;
+    way.row_start(i, at_a, at_b);
+    row.each(length, [=, this](int64_t j) {
+      out[i * length + j] = F()(left[at_a + j * step_a], right[at_b + j * step_b]);
+    });
+  }
+};
 
 template <class F>
-Tensor forward(const char* name, const Tensor& a, const Tensor& b, const Broadcast& way, F f) {
-  Tensor y(way.shape, a.dtype());
+Tensor forward(const char* name, const Tensor& a, const Tensor& b, const Broadcast& way) {
+  Tensor y(way.shape(), a.dtype());
   for_float(name, a.dtype(), [&]<class T>() {
     const T *left = a.data<T>(), *right = b.data<T>();
     T* out = y.mutable_data<T>();
-    if (a.shape() == b.shape()) return elements(y.count(), [=](int64_t i) { out[i] = f(left[i], right[i]); });
-    way.each_row([=](int64_t at, int64_t oa, int64_t ob, int64_t n, int64_t sa, int64_t sb) {
-#pragma omp simd
-      for (int64_t j = 0; j < n; ++j) out[at + j] = f(left[oa + j * sa], right[ob + j * sb]);
-    });
+    if (a.shape() == b.shape()) return elements(y.count(), Flat<F, T>{left, right, out});
+    rows(way.row_count(), way.row_length(),
+         Rows<F, T>{way, way.row_length(), way.step_a(), way.step_b(), left, right, out});
   });
   return y;
+}
+
+// dx = dy, or dy times the other operand, for an operand of the result's own shape.
+template <class T>
+struct Unreduced {
+  Broadcast way;
+  int64_t length, step;
+  const T *dy, *factor;  // no factor: null
+  GradTarget<T> dx;
+  TESSERA_FN void operator()(const Row& row, int64_t i) const {
+    int64_t own, other;
+    way.row_start(i, own, other);
+    row.each(length, [=, this](int64_t j) {
+      const int64_t at = i * length + j;
+      dx.put(at, factor ? dy[at] * factor[other + j * step] : dy[at]);
+    });
+  }
+};
+
+// For one that was broadcast: each of its elements sums over the places of the result that it met. `own` are
+// the axes that it has, `spread` those along which it was repeated.
+template <class T>
+struct Reduced {
+  struct Axes {
+    int rank = 0;
+    std::array<int64_t, Shape::kMaxRank> sizes{}, result{}, other{};  // and their strides
+    int64_t count = 1;
+    void add(int64_t size, int64_t in_result, int64_t in_other) {
+      sizes[size_t(rank)] = size;
+      result[size_t(rank)] = in_result;
+      other[size_t(rank++)] = in_other;
+      count *= size;
+    }
+    TESSERA_FN void find(int64_t i, int64_t& at, int64_t& at_other) const {
+      for (int axis = 0; axis < rank; ++axis) {  // the last axis of the tensor was added first
+        const int64_t place = i % sizes[size_t(axis)];
+        i /= sizes[size_t(axis)];
+        at += place * result[size_t(axis)];
+        at_other += place * other[size_t(axis)];
+      }
+    }
+  };
+  Axes own, spread;
+  const T *dy, *factor;
+  GradTarget<T> dx;
+
+  Reduced(const Broadcast& way, const T* dy, const T* factor, const GradTarget<T>& dx)
+      : dy(dy), factor(factor), dx(dx) {
+    int64_t stride = 1;
+    for (int axis = way.rank - 1; axis >= 0; --axis) {
+      const size_t k = size_t(axis);
+      (way.a[k] || way.sizes[k] == 1 ? own : spread).add(way.sizes[k], stride, way.b[k]);
+      stride *= way.sizes[k];
+    }
+  }
+  TESSERA_FN void operator()(const Row& row, int64_t i) const {
+    int64_t at = 0, at_other = 0;
+    own.find(i, at, at_other);
+    const T total = row.sum(spread.count, [=, this](int64_t j) {
+      int64_t place = at, other = at_other;
+      spread.find(j, place, other);
+      return factor ? dy[place] * factor[other] : dy[place];
+    });
+    row.once([=, this] { dx.put(i, total); });
+  }
+};
+
+// The gradient of the left operand of `way`; `factor` is the other one in a product, else null.
+template <class T>
+void backward(const Gradient& gx, const Broadcast& way, const T* dy, const T* factor) {
+  const auto dx = gx.target<T>();
+  if (!dx) return;
+  if (gx.shape().count() == way.shape().count())
+    return rows(way.row_count(), way.row_length(),
+                Unreduced<T>{way, way.row_length(), way.step_b(), dy, factor, dx});
+  const Reduced<T> program(way, dy, factor, dx);
+  rows(program.own.count, program.spread.count, program);
 }
 
 }  // namespace
 
 Tensor add(const Tensor& a, const Tensor& b) {
   const Broadcast way("add", a.shape(), b.shape());
-  Tensor y = forward("add", a, b, way, [](auto l, auto r) { return l + r; });
+  Tensor y = forward<Plus>("add", a, b, way);
   record("add", {a, b}, y, [way, ga = a.gradient(), gb = b.gradient()](const Gradient& gy) {
     for_float("add", gy.dtype(), [&]<class T>() {
-      const T* dy = gy.read<T>();
-      reduce_into<T>(ga, way, true, [dy](int64_t i, int64_t) { return dy[i]; });
-      reduce_into<T>(gb, way, false, [dy](int64_t i, int64_t) { return dy[i]; });
+      backward<T>(ga, way, gy.read<T>(), nullptr);
+      backward<T>(gb, way.swapped(), gy.read<T>(), nullptr);
     });
   });
   return y;
@@ -108,28 +205,36 @@ Tensor add(const Tensor& a, const Tensor& b) {
 
 Tensor mul(const Tensor& a, const Tensor& b) {
   const Broadcast way("mul", a.shape(), b.shape());
-  Tensor y = forward("mul", a, b, way, [](auto l, auto r) { return l * r; });
+  Tensor y = forward<Times>("mul", a, b, way);
   record("mul", {a, b}, y, [way, a, b, ga = a.gradient(), gb = b.gradient()](const Gradient& gy) {
     for_float("mul", gy.dtype(), [&]<class T>() {
-      const T* dy = gy.read<T>();
-      reduce_into<T>(ga, way, true, [dy, v = b.data<T>()](int64_t i, int64_t j) { return dy[i] * v[j]; });
-      reduce_into<T>(gb, way, false, [dy, v = a.data<T>()](int64_t i, int64_t j) { return dy[i] * v[j]; });
+      backward<T>(ga, way, gy.read<T>(), b.data<T>());
+      backward<T>(gb, way.swapped(), gy.read<T>(), a.data<T>());
     });
   });
   return y;
 }
 
+namespace {
+
+template <class T>
+struct Scale {
+  T factor;
+  const T* from;
+  GradTarget<T> to;
+  TESSERA_FN void operator()(int64_t i) const { to.put(i, factor * from[i]); }
+};
+
+}  // namespace
+
 Tensor scale(const Tensor& x, double factor) {
   Tensor y = like(x);
   for_float("scale", x.dtype(), [&]<class T>() {
-    elements(x.count(), [in = x.data<T>(), out = y.mutable_data<T>(), factor](int64_t i) {
-      out[i] = in[i] * T(factor);
-    });
+    elements(x.count(), Scale<T>{T(factor), x.data<T>(), {y.mutable_data<T>()}});
   });
   record("scale", {x}, y, [factor, gx = x.gradient()](const Gradient& gy) {
     for_float("scale", gx.dtype(), [&]<class T>() {
-      elements(gx.shape().count(),
-               [dy = gy.read<T>(), dx = gx.target<T>(), factor](int64_t i) { dx.put(i, dy[i] * T(factor)); });
+      elements(gx.shape().count(), Scale<T>{T(factor), gy.read<T>(), gx.target<T>()});
     });
   });
   return y;
@@ -139,11 +244,12 @@ namespace {
 
 // The operand spread over the result's shape by index.
 Tensor spread(const Tensor& x, const Shape& shape) {
+  const Broadcast way("spread", x.shape(), shape);
   std::vector<int64_t> index;
-  Broadcast("spread", x.shape(), shape)
-      .each_row([&](int64_t, int64_t at, int64_t, int64_t n, int64_t step, int64_t) {
-        for (int64_t j = 0; j < n; ++j) index.push_back(at + j * step);
-      });
+  for (int64_t row = 0, at = 0, own = 0; row < way.row_count(); ++row) {
+    way.row_start(row, at, own);
+    for (int64_t j = 0; j < way.row_length(); ++j) index.push_back(at + j * way.step_a());
+  }
   return take(x, index, shape);
 }
 
@@ -153,12 +259,12 @@ const std::vector<std::string> kShapes{"3x5 3x5", "2x3x4 4",     "2x3x4 3x1",
 // a + b = log(exp(a) exp(b)); the twin of mul uses (a+b)^2.
 TESSERA_CASES(OpCase{"add", kShapes, [](const Inputs& in) { return add(in[0], in[1]); },
                      [](const Inputs& in) {
-                       const Shape shape = Broadcast("add", in[0].shape(), in[1].shape()).shape;
+                       const Shape shape = Broadcast("add", in[0].shape(), in[1].shape()).shape();
                        return log(mul(spread(exp(in[0]), shape), spread(exp(in[1]), shape)));
                      }});
 TESSERA_CASES(OpCase{"mul", kShapes, [](const Inputs& in) { return mul(in[0], in[1]); },
                      [](const Inputs& in) {
-                       const Shape shape = Broadcast("mul", in[0].shape(), in[1].shape()).shape;
+                       const Shape shape = Broadcast("mul", in[0].shape(), in[1].shape()).shape();
                        const Tensor a = spread(in[0], shape), b = spread(in[1], shape);
                        const Tensor square = pow(add(a, b), 2);
                        return scale(subtract(square, add(pow(a, 2), pow(b, 2))), 0.5);

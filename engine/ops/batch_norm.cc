@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "engine/kernels/channels.h"
+#include "engine/kernels/rows.h"
 #include "engine/ops/cases.h"
 #include "engine/ops/elementary.h"
 #include "engine/ops/ops.h"
@@ -18,15 +19,28 @@ struct Statistics {
   T momentum, eps;
   const T* x;
   T *mean, *rstd, *running_mean, *running_var;
-  void operator()(const Channel& channel) const {
+  TESSERA_FN void operator()(const Channel& channel) const {
     const T n = T(channel.count());
     const T center = channel.sum([=, this](int64_t i) { return x[i]; }) / n;
     const T squares = channel.sum([=, this](int64_t i) { return (x[i] - center) * (x[i] - center); });
-    const int64_t c = channel.c;
-    mean[c] = center;
-    rstd[c] = T(1) / std::sqrt(squares / n + eps);
-    running_mean[c] += momentum * (center - running_mean[c]);
-    running_var[c] += momentum * (squares / (n - 1) - running_var[c]);
+    channel.once([=, this, c = channel.c] {
+      mean[c] = center;
+      rstd[c] = T(1) / std::sqrt(squares / n + eps);
+      running_mean[c] += momentum * (center - running_mean[c]);
+      running_var[c] += momentum * (squares / (n - 1) - running_var[c]);
+    });
+  }
+};
+
+// The running statistics in place of the batch's; a copy, since they may move on before backward.
+template <class T>
+struct Inference {
+  T eps;
+  const T *running_mean, *running_var;
+  T *mean, *rstd;
+  TESSERA_FN void operator()(int64_t c) const {
+    mean[c] = running_mean[c];
+    rstd[c] = T(1) / std::sqrt(running_var[c] + eps);
   }
 };
 
@@ -34,7 +48,7 @@ template <class T>
 struct Normalise {
   const T *x, *mean, *rstd, *gamma, *beta;
   T* y;
-  void operator()(const Channel& channel) const {
+  TESSERA_FN void operator()(const Channel& channel) const {
     const T center = mean[channel.c], factor = rstd[channel.c] * gamma[channel.c], shift = beta[channel.c];
     channel.each([=, this](int64_t i) { y[i] = (x[i] - center) * factor + shift; });
   }
@@ -45,14 +59,16 @@ struct Backward {
   bool training;
   const T *x, *mean, *rstd, *gamma, *dy;
   GradTarget<T> dx, dgamma, dbeta;
-  void operator()(const Channel& channel) const {
+  TESSERA_FN void operator()(const Channel& channel) const {
     const int64_t c = channel.c;
     const T center = mean[c], inverse = rstd[c];
     const auto xhat = [=, this](int64_t i) { return (x[i] - center) * inverse; };
     const T sum = channel.sum([=, this](int64_t i) { return dy[i]; });
     const T sum_xhat = channel.sum([=, this](int64_t i) { return dy[i] * xhat(i); });
-    if (dgamma) dgamma.put(c, sum_xhat);
-    if (dbeta) dbeta.put(c, sum);
+    channel.once([=, this] {
+      if (dgamma) dgamma.put(c, sum_xhat);
+      if (dbeta) dbeta.put(c, sum);
+    });
     if (!dx) return;
     const T n = T(channel.count()), factor = gamma[c] * inverse;
     const T mean_dy = training ? sum / n : T(0), mean_dy_xhat = training ? sum_xhat / n : T(0);
@@ -78,9 +94,8 @@ Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, Tens
       channels(B, C, area,
                Statistics<T>{T(momentum), T(eps), x.data<T>(), mean, rstd, running_mean.mutable_data<T>(),
                              running_var.mutable_data<T>()});
-    } else {  // a copy: the running statistics may move on before backward
-      std::copy_n(running_mean.data<T>(), C, mean);
-      for (int64_t c = 0; c < C; ++c) rstd[c] = T(1) / std::sqrt(running_var.data<T>()[c] + T(eps));
+    } else {
+      elements(C, Inference<T>{T(eps), running_mean.data<T>(), running_var.data<T>(), mean, rstd});
     }
     channels(B, C, area,
              Normalise<T>{x.data<T>(), mean, rstd, gamma.data<T>(), beta.data<T>(), y.mutable_data<T>()});

@@ -1,5 +1,6 @@
 // concat: parts one after the other along an axis; each part's gradient is its slice.
 #include "engine/ops/cases.h"
+#include "engine/ops/copy.h"
 #include "engine/ops/elementary.h"
 #include "engine/ops/ops.h"
 
@@ -19,26 +20,23 @@ Tensor concat(const std::vector<Tensor>& parts, int axis) {
   }
   shape[axis] = total;
   const int64_t outer = shape.count(0, axis), inner = shape.count(axis + 1, shape.rank());
+  const int64_t stride = total * inner;
   Tensor y(shape, parts[0].dtype());
   int64_t start = 0;
   for (const Tensor& part : parts) {
-    const int64_t piece = part.size(axis) * inner, stride = total * inner;
+    const int64_t piece = part.size(axis) * inner;
     for_float("concat", y.dtype(), [&]<class T>() {
-      for (int64_t i = 0; i < outer; ++i)
-        std::copy_n(part.data<T>() + i * piece, piece, y.mutable_data<T>() + i * stride + start);
+      rows(outer, piece, CopyRows<T>{piece, piece, stride, part.data<T>(), {y.mutable_data<T>() + start}});
     });
     start += piece;
   }
   // One node a part, so that each may or may not want a gradient.
   start = 0;
   for (const Tensor& part : parts) {
-    const int64_t piece = part.size(axis) * inner, stride = total * inner;
+    const int64_t piece = part.size(axis) * inner;
     record("concat", {part}, y, [=, gx = part.gradient()](const Gradient& gy) {
       for_float("concat", gx.dtype(), [&]<class T>() {
-        const auto dx = gx.target<T>();
-        const T* dy = gy.read<T>() + start;
-        for (int64_t i = 0; i < outer; ++i)
-          for (int64_t j = 0; j < piece; ++j) dx.put(i * piece + j, dy[i * stride + j]);
+        rows(outer, piece, CopyRows<T>{piece, stride, piece, gy.read<T>() + start, gx.target<T>()});
       });
     });
     start += piece;

@@ -8,6 +8,19 @@
 #include "engine/ops/ops.h"
 
 namespace tessera {
+namespace {
+
+template <class T>
+struct BiasGradient {
+  const T* dy;
+  GradTarget<T> db;
+  TESSERA_FN void operator()(const Channel& channel) const {
+    const T sum = channel.sum([=, this](int64_t i) { return dy[i]; });
+    channel.once([=, this] { db.put(channel.c, sum); });
+  }
+};
+
+}  // namespace
 
 Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t stride, int64_t padding) {
   Dims dim("conv2d");
@@ -36,9 +49,7 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t
              if (const auto dw = gw.target<T>())
                conv_weight_gradient(shape, x.data<T>(), dy, dw.data, dw.beta);
              if (const auto db = gb.target<T>())
-               channels(shape.B, shape.O, shape.out_area(), [=](const Channel& channel) {
-                 db.put(channel.c, channel.sum([=](int64_t i) { return dy[i]; }));
-               });
+               channels(shape.B, shape.O, shape.out_area(), BiasGradient<T>{dy, db});
            });
          });
   return y;

@@ -12,21 +12,43 @@ void check_rate(const char* op, double rate) {
   TESSERA_CHECK(rate >= 0 && rate < 1, op, ": rate ", rate, " is not in [0,1)");
 }
 
-// to_i = factor_i * from_i, the element counted from the batch's first. One Philox block serves four
-// elements, which are aligned in the whole batch.
+// to_i = factor_i * from_i, the element counted from the batch's first, `first` of this tensor. One Philox
+// block serves four elements, which are aligned in the whole batch.
 template <class T>
-void apply_mask(int64_t n, int64_t first, double rate, const Draw& draw, const T* from, GradTarget<T> to) {
-  const T keep = T(1 / (1 - rate));
-  const float threshold = float(rate);
-  elements((first + n + 3) / 4 - first / 4, [=](int64_t block) {
+struct ApplyMask {
+  int64_t n, first;
+  T keep;
+  float rate;
+  Draw draw;
+  const T* from;
+  GradTarget<T> to;
+  TESSERA_FN void operator()(int64_t block) const {
     const int64_t start = (first / 4 + block) * 4;
     const auto words = draw.block(uint64_t(start / 4));
     for (int64_t k = 0; k < 4; ++k) {
       const int64_t i = start + k - first;
-      if (i >= 0 && i < n) to.put(i, Draw::to_unit(words[size_t(k)]) < threshold ? T(0) : keep * from[i]);
+      if (i >= 0 && i < n) to.put(i, Draw::to_unit(words[size_t(k)]) < rate ? T(0) : keep * from[i]);
     }
-  });
+  }
+};
+
+template <class T>
+void apply_mask(int64_t n, int64_t first, double rate, const Draw& draw, const T* from, GradTarget<T> to) {
+  elements((first + n + 3) / 4 - first / 4,
+           ApplyMask<T>{n, first, T(1 / (1 - rate)), float(rate), draw, from, to});
 }
+
+template <class T>
+struct SampleScale {
+  int64_t first;
+  T keep;
+  float rate;
+  Draw draw;
+  T* scale;
+  TESSERA_FN void operator()(int64_t b) const {
+    scale[b] = draw.uniform(uint64_t(first + b)) < rate ? T(0) : keep;
+  }
+};
 
 }  // namespace
 
@@ -49,9 +71,7 @@ Tensor drop_path_scale(int64_t B, double rate, const Draw& draw, int64_t first_s
   check_rate("drop_path", rate);
   Tensor scale({B}, dtype);
   for_float("drop_path", dtype, [&]<class T>() {
-    T* out = scale.mutable_data<T>();
-    for (int64_t b = 0; b < B; ++b)
-      out[b] = draw.uniform(uint64_t(first_sample + b)) < float(rate) ? T(0) : T(1 / (1 - rate));
+    elements(B, SampleScale<T>{first_sample, T(1 / (1 - rate)), float(rate), draw, scale.mutable_data<T>()});
   });
   return scale;
 }

@@ -3,49 +3,94 @@
 #include <cmath>
 #include <numbers>
 
+#include "engine/kernels/rows.h"
 #include "engine/ops/cases.h"
 
 namespace tessera {
 namespace {
 
-// y = f(x), dx = dy * df(x, y).
-template <class F, class D>
-Tensor unary(const char* name, const Tensor& x, F f, D df) {
+template <class F, class T>
+struct Value {
+  F f;
+  const T* x;
+  T* y;
+  TESSERA_FN void operator()(int64_t i) const { y[i] = f.value(x[i]); }
+};
+
+template <class F, class T>
+struct Slope {
+  F f;
+  const T *x, *y, *dy;
+  GradTarget<T> dx;
+  TESSERA_FN void operator()(int64_t i) const { dx.put(i, dy[i] * f.slope(x[i], y[i])); }
+};
+
+// y = f.value(x), dx = dy * f.slope(x, y).
+template <class F>
+Tensor unary(const char* name, const Tensor& x, F f) {
   Tensor y = like(x);
   for_float(name, x.dtype(), [&]<class T>() {
-    for (int64_t i = 0; i < x.count(); ++i) y.mutable_data<T>()[i] = f(x.data<T>()[i]);
+    elements(x.count(), Value<F, T>{f, x.data<T>(), y.mutable_data<T>()});
   });
-  record(name, {x}, y, [x, y = y.detach(), gx = x.gradient(), df](const Gradient& gy) {
+  record(name, {x}, y, [x, y = y.detach(), gx = x.gradient(), f](const Gradient& gy) {
     for_float("unary", x.dtype(), [&]<class T>() {
-      const auto dx = gx.target<T>();
-      for (int64_t i = 0; i < x.count(); ++i) dx.put(i, gy.read<T>()[i] * df(x.data<T>()[i], y.data<T>()[i]));
+      elements(x.count(), Slope<F, T>{f, x.data<T>(), y.data<T>(), gy.read<T>(), gx.target<T>()});
     });
   });
   return y;
 }
 
+struct Exp {
+  template <class T>
+  TESSERA_FN T value(T x) const {
+    return std::exp(x);
+  }
+  template <class T>
+  TESSERA_FN T slope(T, T y) const {
+    return y;
+  }
+};
+struct Log {
+  template <class T>
+  TESSERA_FN T value(T x) const {
+    return std::log(x);
+  }
+  template <class T>
+  TESSERA_FN T slope(T x, T) const {
+    return 1 / x;
+  }
+};
+struct Erf {
+  template <class T>
+  TESSERA_FN T value(T x) const {
+    return std::erf(x);
+  }
+  template <class T>
+  TESSERA_FN T slope(T x, T) const {
+    return T(2 * std::numbers::inv_sqrtpi) * std::exp(-x * x);
+  }
+};
+struct Pow {
+  double exponent;
+  template <class T>
+  TESSERA_FN T value(T x) const {
+    return T(std::pow(double(x), exponent));
+  }
+  template <class T>
+  TESSERA_FN T slope(T x, T) const {
+    return T(exponent * std::pow(double(x), exponent - 1));
+  }
+};
+
 }  // namespace
 
-Tensor exp(const Tensor& x) {
-  return unary(
-      "exp", x, [](auto v) { return std::exp(v); }, [](auto, auto y) { return y; });
-}
-Tensor log(const Tensor& x) {
-  return unary(
-      "log", x, [](auto v) { return std::log(v); }, [](auto v, auto) { return 1 / v; });
-}
-Tensor erf(const Tensor& x) {
-  return unary(
-      "erf", x, [](auto v) { return std::erf(v); },
-      [](auto v, auto) { return decltype(v)(2 * std::numbers::inv_sqrtpi) * std::exp(-v * v); });
-}
-Tensor pow(const Tensor& x, double exponent) {
-  return unary(
-      "pow", x, [exponent](auto v) { return decltype(v)(std::pow(v, exponent)); },
-      [exponent](auto v, auto) { return decltype(v)(exponent * std::pow(v, exponent - 1)); });
-}
+Tensor exp(const Tensor& x) { return unary("exp", x, Exp{}); }
+Tensor log(const Tensor& x) { return unary("log", x, Log{}); }
+Tensor erf(const Tensor& x) { return unary("erf", x, Erf{}); }
+Tensor pow(const Tensor& x, double exponent) { return unary("pow", x, Pow{exponent}); }
 
 Tensor take(const Tensor& x, const std::vector<int64_t>& index, const Shape& shape) {
+  if (on_card()) refuse_card("take");
   TESSERA_CHECK(int64_t(index.size()) == shape.count(), "take: ", index.size(), " indices for the shape ",
                 shape);
   Tensor y(shape, x.dtype());

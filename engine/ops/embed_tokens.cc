@@ -7,6 +7,40 @@
 #include "engine/ops/ops.h"
 
 namespace tessera {
+namespace {
+
+template <class T>
+struct Forward {
+  int64_t N, C, P;
+  const T *x, *prefix, *position;
+  T* y;
+  TESSERA_FN void operator()(const Row& row, int64_t i) const {
+    const int64_t all = P + N, b = i / all, n = i % all;
+    const T* const token = n < P ? prefix + n * C : x + (b * N + n - P) * C;
+    row.each(C, [=, this](int64_t j) { y[i * C + j] = token[j] + position[n * C + j]; });
+  }
+};
+
+// dx of image b: its gradient without the first tokens.
+template <class T>
+struct PatchGradient {
+  int64_t N, C, P;
+  const T* dy;
+  GradTarget<T> dx;
+  TESSERA_FN void operator()(const Row& row, int64_t b) const {
+    row.each(N * C, [=, this](int64_t j) { dx.put(b * N * C + j, dy[(b * (P + N) + P) * C + j]); });
+  }
+};
+
+// The gradient at place j of image b.
+template <class T>
+struct Place {
+  int64_t image;  // elements
+  const T* dy;
+  TESSERA_FN std::array<T, 1> operator()(int64_t b, int64_t j) const { return {dy[b * image + j]}; }
+};
+
+}  // namespace
 
 Tensor embed_tokens(const Tensor& x, const Tensor& prefix, const Tensor& position) {
   Dims dim("embed_tokens");
@@ -17,26 +51,16 @@ Tensor embed_tokens(const Tensor& x, const Tensor& prefix, const Tensor& positio
   Tensor y({B, all, C}, x.dtype());
   for_float("embed_tokens", x.dtype(), [&]<class T>() {
     rows(B * all, C,
-         [=, in = x.data<T>(), first = prefix.data<T>(), p = position.data<T>(), out = y.mutable_data<T>()](
-             const Row& row, int64_t i) {
-           const int64_t b = i / all, n = i % all;
-           const T* const token = n < P ? first + n * C : in + (b * N + n - P) * C;
-           row.each(C, [=](int64_t j) { out[i * C + j] = token[j] + p[n * C + j]; });
-         });
+         Forward<T>{N, C, P, x.data<T>(), prefix.data<T>(), position.data<T>(), y.mutable_data<T>()});
   });
   record("embed_tokens", {x, prefix, position}, y,
          [=, gx = x.gradient(), gf = prefix.gradient(), gp = position.gradient()](const Gradient& gy) {
            for_float("embed_tokens", gy.dtype(), [&]<class T>() {
              const T* dy = gy.read<T>();
              const auto over_batch = [=](const GradTarget<T>& to, int64_t columns) {
-               if (!to) return;
-               column_sums<T, 1>(B, columns, {to.data}, {to.beta},
-                                 [=](int64_t b, int64_t j) { return std::array<T, 1>{dy[b * all * C + j]}; });
+               if (to) column_sums<T, 1>(B, columns, {to.data}, {to.beta}, Place<T>{all * C, dy});
              };
-             if (const auto dx = gx.target<T>())
-               rows(B, N * C, [=](const Row& row, int64_t b) {
-                 row.each(N * C, [=](int64_t j) { dx.put(b * N * C + j, dy[(b * all + P) * C + j]); });
-               });
+             if (const auto dx = gx.target<T>()) rows(B, N * C, PatchGradient<T>{N, C, P, dy, dx});
              over_batch(gf.target<T>(), P * C);
              over_batch(gp.target<T>(), all * C);
            });

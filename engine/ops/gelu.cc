@@ -7,19 +7,32 @@
 #include "engine/ops/ops.h"
 
 namespace tessera {
+namespace {
+
+template <class T>
+struct Forward {
+  const T* x;
+  T* y;
+  TESSERA_FN void operator()(int64_t i) const { y[i] = gelu_value(x[i]); }
+};
+
+template <class T>
+struct Backward {
+  const T *x, *dy;
+  GradTarget<T> dx;
+  TESSERA_FN void operator()(int64_t i) const { dx.put(i, dy[i] * gelu_slope(x[i])); }
+};
+
+}  // namespace
 
 Tensor gelu(const Tensor& x) {
   Tensor y = like(x);
   for_float("gelu", x.dtype(), [&]<class T>() {
-    elements(x.count(),
-             [in = x.data<T>(), out = y.mutable_data<T>()](int64_t i) { out[i] = gelu_value(in[i]); });
+    elements(x.count(), Forward<T>{x.data<T>(), y.mutable_data<T>()});
   });
   record("gelu", {x}, y, [x, gx = x.gradient()](const Gradient& gy) {
     for_float("gelu", x.dtype(), [&]<class T>() {
-      const auto dx = gx.target<T>();
-      elements(x.count(), [in = x.data<T>(), dy = gy.read<T>(), dx](int64_t i) {
-        dx.put(i, dy[i] * gelu_slope(in[i]));
-      });
+      elements(x.count(), Backward<T>{x.data<T>(), gy.read<T>(), gx.target<T>()});
     });
   });
   return y;

@@ -15,15 +15,17 @@ struct Forward {
   T eps;
   const T *x, *gamma, *beta;
   T *y, *mean, *rstd;
-  void operator()(const Row& row, int64_t i) const {
+  TESSERA_FN void operator()(const Row& row, int64_t i) const {
     const T* in = x + i * C;
     T* out = y + i * C;
     const T center = row.sum(C, [=](int64_t j) { return in[j]; }) / T(C);
     const T variance = row.sum(C, [=](int64_t j) { return (in[j] - center) * (in[j] - center); }) / T(C);
     const T inverse = T(1) / std::sqrt(variance + eps);
     row.each(C, [=, this](int64_t j) { out[j] = (in[j] - center) * inverse * gamma[j] + beta[j]; });
-    mean[i] = center;
-    rstd[i] = inverse;
+    row.once([=, this] {
+      mean[i] = center;
+      rstd[i] = inverse;
+    });
   }
 };
 
@@ -32,7 +34,7 @@ struct Backward {
   int64_t C;
   const T *x, *gamma, *mean, *rstd, *dy;
   GradTarget<T> dx;
-  void operator()(const Row& row, int64_t i) const {
+  TESSERA_FN void operator()(const Row& row, int64_t i) const {
     const T* in = x + i * C;
     const T* g = dy + i * C;
     const T center = mean[i], inverse = rstd[i];
@@ -43,6 +45,17 @@ struct Backward {
       const T xhat = (in[j] - center) * inverse;
       dx.put(i * C + j, inverse * (g[j] * gamma[j] - mean_g - xhat * mean_gx));
     });
+  }
+};
+
+// The terms of dgamma and dbeta.
+template <class T>
+struct ParameterTerms {
+  int64_t C;
+  const T *x, *mean, *rstd, *dy;
+  TESSERA_FN std::array<T, 2> operator()(int64_t i, int64_t j) const {
+    const T g = dy[i * C + j];
+    return {g * (x[i * C + j] - mean[i]) * rstd[i], g};
   }
 };
 
@@ -69,10 +82,7 @@ Tensor layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, doub
              const auto dgamma = gg.target<T>(), dbeta = gb.target<T>();
              if (dgamma || dbeta)
                column_sums<T, 2>(M, C, {dgamma.data, dbeta.data}, {dgamma.beta, dbeta.beta},
-                                 [=](int64_t i, int64_t j) {
-                                   const T g = dy[i * C + j];
-                                   return std::array<T, 2>{g * (in[i * C + j] - mean[i]) * inverse[i], g};
-                                 });
+                                 ParameterTerms<T>{C, in, mean, inverse, dy});
            });
          });
   return y;

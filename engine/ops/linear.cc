@@ -5,6 +5,7 @@
 #include "engine/kernels/gemm.h"
 #include "engine/kernels/rows.h"
 #include "engine/ops/cases.h"
+#include "engine/ops/copy.h"
 #include "engine/ops/elementary.h"
 #include "engine/ops/gelu.h"
 #include "engine/ops/ops.h"
@@ -13,6 +14,13 @@ namespace tessera {
 namespace {
 
 using Offsets = std::vector<int64_t>;
+
+template <class T>
+struct BiasTerms {
+  int64_t O;
+  const T* dz;
+  TESSERA_FN std::array<T, 1> operator()(int64_t i, int64_t j) const { return {dz[i * O + j]}; }
+};
 
 // dx, dW, db from dz, group by group; for a dense layer there is one group.
 template <class T>
@@ -45,9 +53,7 @@ struct LinearBackward {
                      .b = x.data<T>() + first * C,
                      .c = dw.data + w_e,
                      .beta = dw.beta});
-      if (db)
-        column_sums<T, 1>(M, O, {db.data + b_e}, {db.beta},
-                          [=, O = O](int64_t i, int64_t j) { return std::array<T, 1>{dz_e[i * O + j]}; });
+      if (db) column_sums<T, 1>(M, O, {db.data + b_e}, {db.beta}, BiasTerms<T>{O, dz_e});
     }
   }
 };
@@ -99,6 +105,28 @@ Tensor plain(const char* op, const Tensor& x, const Tensor& weight, const Tensor
   return y;
 }
 
+// y from z to gelu(z) in place, and d to gelu'(z).
+template <class T>
+struct GeluAndSlope {
+  T *y, *d;
+  TESSERA_FN void operator()(int64_t i) const {
+    const T z = y[i];
+    d[i] = gelu_slope(z);
+    y[i] = gelu_value(z);
+  }
+};
+template <class T>
+struct Gelu {
+  T* y;
+  TESSERA_FN void operator()(int64_t i) const { y[i] = gelu_value(y[i]); }
+};
+template <class T>
+struct Product {
+  const T *a, *b;
+  T* out;
+  TESSERA_FN void operator()(int64_t i) const { out[i] = a[i] * b[i]; }
+};
+
 // While a tape records, the slope gelu'(z) replaces z in memory: backward is then one multiplication.
 Tensor with_gelu(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias,
                  const Offsets& offsets) {
@@ -110,21 +138,16 @@ Tensor with_gelu(const char* op, const Tensor& x, const Tensor& weight, const Te
     T* const out = y.mutable_data<T>();
     linear_forward<T>(offsets, O, C, x, weight, bias, out);
     if (slope)
-      elements(y.count(), [=, d = slope.mutable_data<T>()](int64_t i) {
-        const T z = out[i];
-        d[i] = gelu_slope(z);
-        out[i] = gelu_value(z);
-      });
+      elements(y.count(), GeluAndSlope<T>{out, slope.mutable_data<T>()});
     else
-      elements(y.count(), [=](int64_t i) { out[i] = gelu_value(out[i]); });
+      elements(y.count(), Gelu<T>{out});
   });
   record(op, {x, weight, bias}, y,
          [offsets, O, C, x, weight, slope, gx = x.gradient(), gw = weight.gradient(),
           gb = bias.gradient()](const Gradient& gy) {
            for_float("linear_gelu", x.dtype(), [&]<class T>() {
              Tensor dz = like(slope);
-             elements(dz.count(), [out = dz.mutable_data<T>(), dy = gy.read<T>(),
-                                   d = slope.data<T>()](int64_t i) { out[i] = dy[i] * d[i]; });
+             elements(dz.count(), Product<T>{gy.read<T>(), slope.data<T>(), dz.mutable_data<T>()});
              LinearBackward<T>{offsets, O, C, x, weight, gx, gw, gb}(dz.data<T>());
            });
          });
@@ -166,6 +189,33 @@ Tensor grouped_linear_gelu(const Tensor& x, const Tensor& weight, const Tensor& 
                    checked_offsets("grouped_linear_gelu", x, weight, offsets));
 }
 
+namespace {
+
+// y = residual + scale z over the rows of samples, in place of z.
+template <class T>
+struct AddResidual {
+  int64_t O, per_sample;      // per_sample: rows
+  const T *residual, *scale;  // no scale: null
+  T* y;
+  TESSERA_FN void operator()(const Row& row, int64_t i) const {
+    const T factor = scale ? scale[i / per_sample] : T(1);
+    row.each(O, [=, this](int64_t j) { y[i * O + j] = residual[i * O + j] + factor * y[i * O + j]; });
+  }
+};
+
+template <class T>
+struct ScaleRows {
+  int64_t O, per_sample;
+  const T *dy, *scale;
+  T* dz;
+  TESSERA_FN void operator()(const Row& row, int64_t i) const {
+    const T factor = scale[i / per_sample];
+    row.each(O, [=, this](int64_t j) { dz[i * O + j] = factor * dy[i * O + j]; });
+  }
+};
+
+}  // namespace
+
 Tensor linear_residual(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& residual,
                        const Tensor& scale) {
   Dims dim = checked("linear_residual", x, weight, bias);
@@ -182,24 +232,18 @@ Tensor linear_residual(const Tensor& x, const Tensor& weight, const Tensor& bias
   for_float("linear_residual", x.dtype(), [&]<class T>() {
     T* const out = y.mutable_data<T>();
     linear_forward<T>(offsets, O, C, x, weight, bias, out);
-    rows(M, O, [=, r = residual.data<T>(), s = scale ? scale.data<T>() : nullptr](const Row& row, int64_t i) {
-      const T factor = s ? s[i / per_sample] : T(1);
-      row.each(O, [=](int64_t j) { out[i * O + j] = r[i * O + j] + factor * out[i * O + j]; });
-    });
+    rows(M, O, AddResidual<T>{O, per_sample, residual.data<T>(), scale ? scale.data<T>() : nullptr, out});
   });
   record("linear_residual", {x, weight, bias, residual}, y,
          [offsets, M, O, C, per_sample, x, weight, scale, gx = x.gradient(), gw = weight.gradient(),
           gb = bias.gradient(), gr = residual.gradient()](const Gradient& gy) {
            for_float("linear_residual", x.dtype(), [&]<class T>() {
              const T* dy = gy.read<T>();
-             if (const auto dr = gr.target<T>()) elements(M * O, [=](int64_t i) { dr.put(i, dy[i]); });
+             if (const auto dr = gr.target<T>()) elements(M * O, CopyElements<T>{dy, dr});
              const LinearBackward<T> backward{offsets, O, C, x, weight, gx, gw, gb};
              if (!scale) return backward(dy);
              Tensor dz({M, O}, dtype_of<T>());
-             rows(M, O, [=, out = dz.mutable_data<T>(), s = scale.data<T>()](const Row& row, int64_t i) {
-               const T factor = s[i / per_sample];
-               row.each(O, [=](int64_t j) { out[i * O + j] = factor * dy[i * O + j]; });
-             });
+             rows(M, O, ScaleRows<T>{O, per_sample, dy, scale.data<T>(), dz.mutable_data<T>()});
              backward(dz.data<T>());
            });
          });
@@ -237,9 +281,9 @@ Tensor composed_groups(const Inputs& in) {
 }
 
 Tensor sample_scale(const Tensor& x) {
-  Tensor scale = Tensor::full({x.size(0)}, 1.25, x.dtype());
-  for_float("scale", x.dtype(), [&]<class T>() { scale.mutable_data<T>()[0] = 0; });
-  return scale;
+  std::vector<double> scale(size_t(x.size(0)), 1.25);
+  scale[0] = 0;
+  return Tensor::of({x.size(0)}, scale).to(x.dtype());
 }
 
 const std::vector<std::string> kShapes{"3x5 7x5 7", "1x1 1x1 1", "2x3x5 4x5 4", "65537x2 3x2 3"};

@@ -3,8 +3,8 @@
 #include <cmath>
 #include <limits>
 
-#include "engine/base/parallel.h"
 #include "engine/kernels/conv.h"
+#include "engine/kernels/rows.h"
 #include "engine/ops/cases.h"
 #include "engine/ops/elementary.h"
 #include "engine/ops/ops.h"
@@ -13,52 +13,66 @@ namespace tessera {
 namespace {
 
 struct Pool {
-  int64_t planes, H, W, kernel, stride, padding;
+  int64_t planes, H, W, kernel, stride, padding, out_height, out_width;
 
-  int64_t out_height() const { return window_count(H, kernel, stride, padding); }
-  int64_t out_width() const { return window_count(W, kernel, stride, padding); }
-  int64_t out_area() const { return out_height() * out_width(); }
-
-  // Calls f(plane) for each image and channel.
-  template <class F>
-  void each_plane(F f) const {
-    constexpr int64_t kElementsPerTask = 16384;
-    parallel_for(planes, std::max<int64_t>(1, kElementsPerTask / std::max<int64_t>(1, H * W)),
-                 [&](int64_t begin, int64_t end) {
-                   for (int64_t plane = begin; plane < end; ++plane) f(plane);
-                 });
+  TESSERA_FN int64_t area() const { return H * W; }
+  TESSERA_FN int64_t out_area() const { return out_height * out_width; }
+  // The places of window i along an axis of `size` that lie inside the image, from begin to end.
+  TESSERA_FN int64_t begin(int64_t i) const {
+    const int64_t first = i * stride - padding;
+    return first < 0 ? 0 : first;
+  }
+  TESSERA_FN int64_t end(int64_t i, int64_t size) const {
+    const int64_t last = i * stride - padding + kernel;
+    return last < size ? last : size;
   }
 };
 
-// Places of one window along an axis that lie inside the image.
-struct Span {
-  int64_t begin, end;
-  Span(int64_t place, int64_t size, const Pool& pool)
-      : begin(std::max<int64_t>(0, place * pool.stride - pool.padding)),
-        end(std::min(size, place * pool.stride - pool.padding + pool.kernel)) {}
+// y of one plane, an image's channel, and where in the plane each maximum was.
+template <class T>
+struct Forward {
+  Pool pool;
+  const T* x;
+  T* y;
+  int32_t* where;
+  TESSERA_FN void operator()(const Row& row, int64_t plane) const {
+    const T* const in = x + plane * pool.area();
+    const int64_t first = plane * pool.out_area();
+    row.each(pool.out_area(), [=, this](int64_t k) {
+      const int64_t i = k / pool.out_width, j = k % pool.out_width;
+      int64_t best = pool.begin(i) * pool.W + pool.begin(j);
+      for (int64_t u = pool.begin(i); u < pool.end(i, pool.H); ++u)
+        for (int64_t at = u * pool.W + pool.begin(j); at < u * pool.W + pool.end(j, pool.W); ++at)
+          if (in[at] > in[best] || in[at] != in[at]) best = at;
+      y[first + k] = in[best];
+      where[first + k] = int32_t(best);
+    });
+  }
 };
 
-// y of one plane, and where in the plane each maximum was.
+// Windows overlap: one thread adds up a whole plane, in order.
 template <class T>
-void forward(const Pool& pool, const T* x, T* y, int32_t* where) {
-  for (int64_t i = 0; i < pool.out_height(); ++i)
-    for (int64_t j = 0; j < pool.out_width(); ++j) {
-      const Span down(i, pool.H, pool), across(j, pool.W, pool);
-      int64_t best = down.begin * pool.W + across.begin;
-      for (int64_t row = down.begin; row < down.end; ++row)
-        for (int64_t at = row * pool.W + across.begin; at < row * pool.W + across.end; ++at)
-          if (x[at] > x[best] || std::isnan(x[at])) best = at;
-      *y++ = x[best];
-      *where++ = int32_t(best);
-    }
-}
+struct Backward {
+  Pool pool;
+  const T* dy;
+  const int32_t* where;
+  GradTarget<T> dx;
+  TESSERA_FN void operator()(const Row& row, int64_t plane) const {
+    T* const to = dx.data + plane * pool.area();
+    if (dx.beta == T(0)) row.each(pool.area(), [=](int64_t i) { to[i] = T(0); });
+    row.sync();
+    row.once([=, this] {
+      for (int64_t i = plane * pool.out_area(); i < (plane + 1) * pool.out_area(); ++i) to[where[i]] += dy[i];
+    });
+  }
+};
 
 }  // namespace
 
 Tensor max_pool(const Tensor& x, int64_t kernel, int64_t stride, int64_t padding) {
   Dims dim("max_pool");
   dim(x, "x(B,C,H,W)");
-  const Pool pool{dim['B'] * dim['C'], dim['H'], dim['W'], kernel, stride, padding};
+  Pool pool{dim['B'] * dim['C'], dim['H'], dim['W'], kernel, stride, padding, 0, 0};
   TESSERA_CHECK(kernel >= 1 && stride >= 1, "max_pool: kernel ", kernel, " and stride ", stride,
                 " must be at least 1");
   TESSERA_CHECK(padding >= 0 && 2 * padding <= kernel, "max_pool: padding ", padding,
@@ -67,23 +81,18 @@ Tensor max_pool(const Tensor& x, int64_t kernel, int64_t stride, int64_t padding
                 " is larger than x", x.shape(), " with padding ", padding);
   TESSERA_CHECK(pool.H * pool.W <= std::numeric_limits<int32_t>::max(), "max_pool: x", x.shape(),
                 " has more than 2^31 - 1 pixels in a plane");
-  Tensor y({dim['B'], dim['C'], pool.out_height(), pool.out_width()}, x.dtype());
+  pool.out_height = window_count(pool.H, kernel, stride, padding);
+  pool.out_width = window_count(pool.W, kernel, stride, padding);
+  Tensor y({dim['B'], dim['C'], pool.out_height, pool.out_width}, x.dtype());
   Tensor indices(y.shape(), DType::i32);
-  const int64_t area = pool.H * pool.W, out_area = pool.out_area();
   for_float("max_pool", x.dtype(), [&]<class T>() {
-    pool.each_plane([&, in = x.data<T>(), out = y.mutable_data<T>(),
-                     where = indices.mutable_data<int32_t>()](int64_t plane) {
-      forward(pool, in + plane * area, out + plane * out_area, where + plane * out_area);
-    });
+    rows(pool.planes, pool.area(),
+         Forward<T>{pool, x.data<T>(), y.mutable_data<T>(), indices.mutable_data<int32_t>()});
   });
-  record("max_pool", {x}, y, [pool, area, out_area, indices, gx = x.gradient()](const Gradient& gy) {
+  record("max_pool", {x}, y, [pool, indices, gx = x.gradient()](const Gradient& gy) {
     for_float("max_pool", gx.dtype(), [&]<class T>() {
-      pool.each_plane(
-          [&, dx = gx.target<T>(), dy = gy.read<T>(), where = indices.data<int32_t>()](int64_t plane) {
-            T* const to = dx.data + plane * area;
-            if (dx.beta == T(0)) std::fill_n(to, area, T(0));
-            for (int64_t i = plane * out_area; i < (plane + 1) * out_area; ++i) to[where[i]] += dy[i];
-          });
+      rows(pool.planes, pool.area(),
+           Backward<T>{pool, gy.read<T>(), indices.data<int32_t>(), gx.target<T>()});
     });
   });
   return y;

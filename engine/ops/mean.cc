@@ -1,9 +1,38 @@
 // mean over one axis (which is removed) or over all elements.
+#include "engine/kernels/rows.h"
 #include "engine/ops/cases.h"
 #include "engine/ops/elementary.h"
 #include "engine/ops/ops.h"
 
 namespace tessera {
+namespace {
+
+// Result i is the mean of `size` elements of x, `inner` apart.
+template <class T>
+struct Forward {
+  int64_t size, inner;
+  const T* x;
+  T* y;
+  TESSERA_FN void operator()(const Row& row, int64_t i) const {
+    const T* const first = x + i / inner * size * inner + i % inner;
+    const T total = row.sum(size, [=, this](int64_t k) { return first[k * inner]; });
+    row.once([=, this] { y[i] = total / T(size); });
+  }
+};
+
+// Row i of dx: all elements along `inner` at one place of the axis.
+template <class T>
+struct Backward {
+  int64_t size, inner;
+  const T* dy;
+  GradTarget<T> dx;
+  TESSERA_FN void operator()(const Row& row, int64_t i) const {
+    const T share = T(1) / T(size);
+    row.each(inner, [=, this](int64_t j) { dx.put(i * inner + j, share * dy[i / size * inner + j]); });
+  }
+};
+
+}  // namespace
 
 Tensor mean(const Tensor& x, int axis) {
   axis = x.shape().axis(axis);
@@ -15,22 +44,11 @@ Tensor mean(const Tensor& x, int axis) {
     if (i != axis) shape.push_back(x.size(i));
   Tensor y(shape, x.dtype());
   for_float("mean", x.dtype(), [&]<class T>() {
-    const T* in = x.data<T>();
-    T* out = y.mutable_data<T>();
-    for (int64_t i = 0; i < outer; ++i)
-      for (int64_t j = 0; j < inner; ++j) {
-        T total = 0;
-        for (int64_t k = 0; k < size; ++k) total += in[(i * size + k) * inner + j];
-        out[i * inner + j] = total / T(size);
-      }
+    rows(outer * inner, size, Forward<T>{size, inner, x.data<T>(), y.mutable_data<T>()});
   });
   record("mean", {x}, y, [=, gx = x.gradient()](const Gradient& gy) {
     for_float("mean", gx.dtype(), [&]<class T>() {
-      const auto dx = gx.target<T>();
-      const T* dy = gy.read<T>();
-      for (int64_t i = 0; i < outer; ++i)
-        for (int64_t k = 0; k < size; ++k)
-          for (int64_t j = 0; j < inner; ++j) dx.put((i * size + k) * inner + j, dy[i * inner + j] / T(size));
+      rows(outer * size, inner, Backward<T>{size, inner, gy.read<T>(), gx.target<T>()});
     });
   });
   return y;

@@ -8,18 +8,21 @@
 namespace tessera {
 namespace {
 
-// Calls f(offset in the rows, offset in the images) for each run of P neighbours.
-template <class F>
-void each_run(int64_t B, int64_t C, int64_t H, int64_t W, int64_t P, F f) {
-  const int64_t rows_of_image = H / P, columns_of_image = W / P;
-  rows(B * rows_of_image, C * P * W, [=](const Row&, int64_t i) {
-    const int64_t b = i / rows_of_image, y = i % rows_of_image;
-    for (int64_t x = 0; x < columns_of_image; ++x)
-      for (int64_t c = 0; c < C; ++c)
-        for (int64_t r = 0; r < P; ++r)
-          f((((i * columns_of_image + x) * C + c) * P + r) * P, ((b * C + c) * H + y * P + r) * W + x * P);
-  });
-}
+// Runs of P neighbours, which lie together on both sides: run i is a row of channel c of a patch.
+template <class T>
+struct Runs {
+  int64_t C, H, W, P;
+  const T* from;
+  GradTarget<T> to;
+  bool back;  // from patches to images
+  TESSERA_FN void operator()(const Row& row, int64_t i) const {
+    const int64_t r = i % P, c = i / P % C, patch = i / (P * C), across = W / P, down = H / P;
+    const int64_t x = patch % across, y = patch / across % down, b = patch / (across * down);
+    const int64_t pixel = ((b * C + c) * H + y * P + r) * W + x * P;
+    const int64_t source = back ? i * P : pixel, target = back ? pixel : i * P;
+    row.each(P, [=, this](int64_t j) { to.put(target + j, from[source + j]); });
+  }
+};
 
 }  // namespace
 
@@ -32,15 +35,11 @@ Tensor patches(const Tensor& images, int64_t P) {
                 "; choose a patch size that divides both sides");
   Tensor y({B, (H / P) * (W / P), C * P * P}, images.dtype());
   for_float("patches", images.dtype(), [&]<class T>() {
-    each_run(B, C, H, W, P, [=, in = images.data<T>(), out = y.mutable_data<T>()](int64_t to, int64_t from) {
-      for (int64_t j = 0; j < P; ++j) out[to + j] = in[from + j];
-    });
+    rows(images.count() / P, P, Runs<T>{C, H, W, P, images.data<T>(), {y.mutable_data<T>()}, false});
   });
   record("patches", {images}, y, [=, gx = images.gradient()](const Gradient& gy) {
     for_float("patches", gx.dtype(), [&]<class T>() {
-      each_run(B, C, H, W, P, [=, dx = gx.target<T>(), dy = gy.read<T>()](int64_t from, int64_t to) {
-        for (int64_t j = 0; j < P; ++j) dx.put(to + j, dy[from + j]);
-      });
+      rows(gx.shape().count() / P, P, Runs<T>{C, H, W, P, gy.read<T>(), gx.target<T>(), true});
     });
   });
   return y;

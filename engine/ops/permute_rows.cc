@@ -1,7 +1,7 @@
 // permute_rows: y_i = x_order(i); unpermute_rows: y_order(i) = x_i. Each is the other's backward, so
 // dispatching tokens to experts and combining them needs no atomics.
-#include "engine/kernels/rows.h"
 #include "engine/ops/cases.h"
+#include "engine/ops/copy.h"
 #include "engine/ops/elementary.h"
 #include "engine/ops/ops.h"
 
@@ -11,6 +11,7 @@ namespace {
 void check_order(const char* op, const Tensor& x, const Tensor& order) {
   Dims dim(op);
   dim(x, "x(M,C)")(order, "order(M)");
+  if (on_card()) return;  // looking would wait for the card
   const int32_t* index = order.data<int32_t>();
   std::vector<char> seen(size_t(order.count()), 0);
   for (int64_t i = 0; i < order.count(); ++i) {
@@ -23,22 +24,57 @@ void check_order(const char* op, const Tensor& x, const Tensor& order) {
 
 // to_i = from_order(i)
 template <class T>
-void gather(int64_t M, int64_t C, const int32_t* order, const T* from, GradTarget<T> to) {
-  rows(M, C, [=](const Row& row, int64_t i) {
+struct Gather {
+  int64_t C;
+  const int32_t* order;
+  const T* from;
+  GradTarget<T> to;
+  TESSERA_FN void operator()(const Row& row, int64_t i) const {
     const T* const source = from + order[i] * C;
-    row.each(C, [=](int64_t j) { to.put(i * C + j, source[j]); });
-  });
-}
+    row.each(C, [=, this](int64_t j) { to.put(i * C + j, source[j]); });
+  }
+};
 
 // to_order(i) = from_i
 template <class T>
-void scatter(int64_t M, int64_t C, const int32_t* order, const T* from, GradTarget<T> to) {
-  rows(M, C, [=](const Row& row, int64_t i) {
+struct Scatter {
+  int64_t C;
+  const int32_t* order;
+  const T* from;
+  GradTarget<T> to;
+  TESSERA_FN void operator()(const Row& row, int64_t i) const {
     const T* const source = from + i * C;
     const int64_t target = order[i] * C;
-    row.each(C, [=](int64_t j) { to.put(target + j, source[j]); });
-  });
-}
+    row.each(C, [=, this](int64_t j) { to.put(target + j, source[j]); });
+  }
+};
+
+// y_order(i) = residual_order(i) + scale x_i, the scale that of the row's sample.
+template <class T>
+struct Combine {
+  int64_t C, per_sample;  // rows
+  const int32_t* order;
+  const T *x, *residual, *scale;  // no scale: null
+  T* y;
+  TESSERA_FN void operator()(const Row& row, int64_t i) const {
+    const int64_t target = order[i] * C;
+    const T factor = scale ? scale[order[i] / per_sample] : T(1);
+    row.each(C, [=, this](int64_t j) { y[target + j] = residual[target + j] + factor * x[i * C + j]; });
+  }
+};
+
+template <class T>
+struct CombineBackward {
+  int64_t C, per_sample;
+  const int32_t* order;
+  const T *dy, *scale;
+  GradTarget<T> dx;
+  TESSERA_FN void operator()(const Row& row, int64_t i) const {
+    const T* const source = dy + order[i] * C;
+    const T factor = scale ? scale[order[i] / per_sample] : T(1);
+    row.each(C, [=, this](int64_t j) { dx.put(i * C + j, factor * source[j]); });
+  }
+};
 
 }  // namespace
 
@@ -47,11 +83,12 @@ Tensor permute_rows(const Tensor& x, const Tensor& order) {
   const int64_t M = x.size(0), C = x.size(1);
   Tensor y = like(x);
   for_float("permute_rows", x.dtype(), [&]<class T>() {
-    gather<T>(M, C, order.data<int32_t>(), x.data<T>(), {y.mutable_data<T>(), T(0)});
+    rows(M, C, Gather<T>{C, order.data<int32_t>(), x.data<T>(), {y.mutable_data<T>()}});
   });
   record("permute_rows", {x}, y, [M, C, order, gx = x.gradient()](const Gradient& gy) {
-    for_float("permute_rows", gx.dtype(),
-              [&]<class T>() { scatter<T>(M, C, order.data<int32_t>(), gy.read<T>(), gx.target<T>()); });
+    for_float("permute_rows", gx.dtype(), [&]<class T>() {
+      rows(M, C, Scatter<T>{C, order.data<int32_t>(), gy.read<T>(), gx.target<T>()});
+    });
   });
   return y;
 }
@@ -61,11 +98,12 @@ Tensor unpermute_rows(const Tensor& x, const Tensor& order) {
   const int64_t M = x.size(0), C = x.size(1);
   Tensor y = like(x);
   for_float("unpermute_rows", x.dtype(), [&]<class T>() {
-    scatter<T>(M, C, order.data<int32_t>(), x.data<T>(), {y.mutable_data<T>(), T(0)});
+    rows(M, C, Scatter<T>{C, order.data<int32_t>(), x.data<T>(), {y.mutable_data<T>()}});
   });
   record("unpermute_rows", {x}, y, [M, C, order, gx = x.gradient()](const Gradient& gy) {
-    for_float("unpermute_rows", gx.dtype(),
-              [&]<class T>() { gather<T>(M, C, order.data<int32_t>(), gy.read<T>(), gx.target<T>()); });
+    for_float("unpermute_rows", gx.dtype(), [&]<class T>() {
+      rows(M, C, Gather<T>{C, order.data<int32_t>(), gy.read<T>(), gx.target<T>()});
+    });
   });
   return y;
 }
@@ -85,26 +123,18 @@ Tensor combine_rows(const Tensor& x, const Tensor& order, const Tensor& residual
   Tensor y = like(residual);
   for_float("combine_rows", x.dtype(), [&]<class T>() {
     rows(M, C,
-         [=, to = order.data<int32_t>(), in = x.data<T>(), r = residual.data<T>(), out = y.mutable_data<T>(),
-          s = scale ? scale.data<T>() : nullptr](const Row& row, int64_t i) {
-           const int64_t target = to[i] * C;
-           const T factor = s ? s[to[i] / per_sample] : T(1);
-           row.each(C, [=](int64_t j) { out[target + j] = r[target + j] + factor * in[i * C + j]; });
-         });
+         Combine<T>{C, per_sample, order.data<int32_t>(), x.data<T>(), residual.data<T>(),
+                    scale ? scale.data<T>() : nullptr, y.mutable_data<T>()});
   });
   record("combine_rows", {x, residual}, y,
          [=, gx = x.gradient(), gr = residual.gradient()](const Gradient& gy) {
            for_float("combine_rows", gy.dtype(), [&]<class T>() {
              const T* dy = gy.read<T>();
-             if (const auto dr = gr.target<T>()) elements(M * C, [=](int64_t i) { dr.put(i, dy[i]); });
+             if (const auto dr = gr.target<T>()) elements(M * C, CopyElements<T>{dy, dr});
              if (const auto dx = gx.target<T>())
                rows(M, C,
-                    [=, to = order.data<int32_t>(), s = scale ? scale.data<T>() : nullptr](const Row& row,
-                                                                                           int64_t i) {
-                      const T* const source = dy + to[i] * C;
-                      const T factor = s ? s[to[i] / per_sample] : T(1);
-                      row.each(C, [=](int64_t j) { dx.put(i * C + j, factor * source[j]); });
-                    });
+                    CombineBackward<T>{C, per_sample, order.data<int32_t>(), dy,
+                                       scale ? scale.data<T>() : nullptr, dx});
            });
          });
   return y;

@@ -5,19 +5,32 @@
 #include "engine/ops/ops.h"
 
 namespace tessera {
+namespace {
+
+template <class T>
+struct Forward {
+  const T* x;
+  T* y;
+  TESSERA_FN void operator()(int64_t i) const { y[i] = x[i] < 0 ? 0 : x[i]; }
+};
+
+template <class T>
+struct Backward {
+  const T *y, *dy;
+  GradTarget<T> dx;
+  TESSERA_FN void operator()(int64_t i) const { dx.put(i, y[i] > 0 ? dy[i] : T(0)); }
+};
+
+}  // namespace
 
 Tensor relu(const Tensor& x) {
   Tensor y = like(x);
   for_float("relu", x.dtype(), [&]<class T>() {
-    elements(x.count(),
-             [in = x.data<T>(), out = y.mutable_data<T>()](int64_t i) { out[i] = in[i] < 0 ? 0 : in[i]; });
+    elements(x.count(), Forward<T>{x.data<T>(), y.mutable_data<T>()});
   });
   record("relu", {x}, y, [y = y.detach(), gx = x.gradient()](const Gradient& gy) {
     for_float("relu", y.dtype(), [&]<class T>() {
-      const auto dx = gx.target<T>();
-      elements(y.count(), [out = y.data<T>(), dy = gy.read<T>(), dx](int64_t i) {
-        dx.put(i, out[i] > 0 ? dy[i] : T(0));
-      });
+      elements(y.count(), Backward<T>{y.data<T>(), gy.read<T>(), gx.target<T>()});
     });
   });
   return y;

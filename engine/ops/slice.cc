@@ -1,7 +1,9 @@
 // slice: elements begin to end along one axis; the gradient outside is 0.
 #include "engine/ops/cases.h"
+#include "engine/ops/copy.h"
 #include "engine/ops/elementary.h"
 #include "engine/ops/ops.h"
+#include "engine/tensor/memory.h"
 
 namespace tessera {
 
@@ -16,16 +18,13 @@ Tensor slice(const Tensor& x, int axis, int64_t begin, int64_t end) {
   const int64_t piece = (end - begin) * inner, stride = size * inner, start = begin * inner;
   Tensor y(shape, x.dtype());
   for_float("slice", x.dtype(), [&]<class T>() {
-    for (int64_t i = 0; i < outer; ++i)
-      std::copy_n(x.data<T>() + i * stride + start, piece, y.mutable_data<T>() + i * piece);
+    rows(outer, piece, CopyRows<T>{piece, stride, piece, x.data<T>() + start, {y.mutable_data<T>()}});
   });
   record("slice", {x}, y, [=, gx = x.gradient()](const Gradient& gy) {
     for_float("slice", gx.dtype(), [&]<class T>() {
       const auto dx = gx.target<T>();
-      const T* dy = gy.read<T>();
-      if (dx.beta == T(0)) std::fill_n(dx.data, gx.shape().count(), T(0));
-      for (int64_t i = 0; i < outer; ++i)
-        for (int64_t j = 0; j < piece; ++j) dx.data[i * stride + start + j] += dy[i * piece + j];
+      if (dx.beta == T(0)) fill(dx.data, gx.shape().count(), T(0));
+      rows(outer, piece, CopyRows<T>{piece, piece, stride, gy.read<T>(), {dx.data + start, T(1)}});
     });
   });
   return y;

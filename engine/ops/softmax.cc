@@ -13,7 +13,7 @@ struct Forward {
   int64_t C;
   const T* x;
   T* y;
-  void operator()(const Row& row, int64_t i) const {
+  TESSERA_FN void operator()(const Row& row, int64_t i) const {
     const T* in = x + i * C;
     T* out = y + i * C;
     const T largest = row.max(C, [=](int64_t j) { return in[j]; });
@@ -29,7 +29,7 @@ struct Backward {
   const T* y;
   const T* dy;
   GradTarget<T> dx;
-  void operator()(const Row& row, int64_t i) const {
+  TESSERA_FN void operator()(const Row& row, int64_t i) const {
     const int64_t at = i * C;
     const T dot = row.sum(C, [=, this](int64_t j) { return dy[at + j] * y[at + j]; });
     row.each(C, [=, this](int64_t j) { dx.put(at + j, y[at + j] * (dy[at + j] - dot)); });

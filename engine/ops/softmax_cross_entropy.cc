@@ -9,22 +9,35 @@
 namespace tessera {
 namespace {
 
-// Writes q of every sample: smoothed one-hot labels, or smoothed soft targets.
+// q of every sample: smoothed one-hot labels, or smoothed soft targets.
+template <class T>
+struct SoftTargets {
+  T keep, rest;
+  const T* soft;
+  T* q;
+  TESSERA_FN void operator()(int64_t i) const { q[i] = keep * soft[i] + rest; }
+};
+
+template <class T>
+struct LabelTargets {
+  int64_t K;
+  T keep, rest;
+  const int32_t* labels;
+  T* q;
+  TESSERA_FN void operator()(const Row& row, int64_t b) const {
+    row.each(K, [=, this](int64_t k) { q[b * K + k] = k == labels[b] ? rest + keep : rest; });
+  }
+};
+
 template <class T>
 void fill_targets(const Tensor& targets, double smoothing, int64_t B, int64_t K, T* q) {
   const T keep = T(1 - smoothing), rest = T(smoothing / double(K));
-  if (targets.dtype() != DType::i32) {
-    const T* soft = targets.data<T>();
-    elements(B * K, [=](int64_t i) { q[i] = keep * soft[i] + rest; });
-    return;
-  }
+  if (targets.dtype() != DType::i32) return elements(B * K, SoftTargets<T>{keep, rest, targets.data<T>(), q});
   const int32_t* labels = targets.data<int32_t>();
-  std::fill_n(q, B * K, rest);
-  for (int64_t b = 0; b < B; ++b) {
+  for (int64_t b = 0; b < B && !on_card(); ++b)  // whoever brings labels to a card has looked at them
     TESSERA_CHECK_AS(Exit::data, labels[b] >= 0 && labels[b] < K, "softmax_cross_entropy: label ", labels[b],
                      " of sample ", b, " is not in [0,", K, "); does the model have the data set's classes?");
-    q[b * K + labels[b]] += keep;
-  }
+  rows(B, K, LabelTargets<T>{K, keep, rest, labels, q});
 }
 
 // Turns q into dlogits in place, and gives the sample's loss.
@@ -34,16 +47,37 @@ struct LossAndSlope {
   const T* logits;
   T* q;
   T* loss;
-  void operator()(const Row& row, int64_t b) const {
+  TESSERA_FN void operator()(const Row& row, int64_t b) const {
     const T* in = logits + b * K;
     T* target = q + b * K;
     const T largest = row.max(K, [=](int64_t k) { return in[k]; });
     const T total = row.sum(K, [=](int64_t k) { return vexp(in[k] - largest); });
     const T log_total = largest + std::log(total);
     const T mass = row.sum(K, [=](int64_t k) { return target[k]; });
-    loss[b] = row.sum(K, [=](int64_t k) { return target[k] * (log_total - in[k]); });
+    const T own = row.sum(K, [=](int64_t k) { return target[k] * (log_total - in[k]); });
+    row.once([=, this] { loss[b] = own; });
     row.each(K, [=](int64_t k) { target[k] = mass * vexp(in[k] - log_total) - target[k]; });
   }
+};
+
+// The mean of all losses, as one row.
+template <class T>
+struct MeanLoss {
+  int64_t B;
+  const T* losses;
+  T* mean;
+  TESSERA_FN void operator()(const Row& row, int64_t) const {
+    const T total = row.sum(B, [=, this](int64_t b) { return losses[b]; });
+    row.once([=, this] { *mean = total / T(B); });
+  }
+};
+
+template <class T>
+struct Backward {
+  T share;  // 1 / B
+  const T *dloss, *slope;
+  GradTarget<T> dlogits;
+  TESSERA_FN void operator()(int64_t i) const { dlogits.put(i, *dloss * share * slope[i]); }
 };
 
 }  // namespace
@@ -62,16 +96,12 @@ Tensor softmax_cross_entropy(const Tensor& logits, const Tensor& targets, double
     T* loss = losses.mutable_data<T>();
     fill_targets(targets, smoothing, B, K, q);
     rows(B, K, LossAndSlope<T>{K, logits.data<T>(), q, loss});
-    T total = 0;
-    for (int64_t b = 0; b < B; ++b) total += loss[b];
-    *mean_loss.mutable_data<T>() = total / T(B);
+    rows(1, B, MeanLoss<T>{B, loss, mean_loss.mutable_data<T>()});
   });
   record("softmax_cross_entropy", {logits}, mean_loss,
          [B, K, slope, gx = logits.gradient()](const Gradient& gy) {
            for_float("softmax_cross_entropy", slope.dtype(), [&]<class T>() {
-             const T factor = *gy.read<T>() / T(B);
-             elements(B * K,
-                      [=, d = slope.data<T>(), dx = gx.target<T>()](int64_t i) { dx.put(i, factor * d[i]); });
+             elements(B * K, Backward<T>{T(1) / T(B), gy.read<T>(), slope.data<T>(), gx.target<T>()});
            });
          });
   return mean_loss;

@@ -3,11 +3,11 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <cstdlib>
-#include <new>
 #include <numeric>
+#include <utility>
 
 #include "engine/base/check.h"
+#include "engine/tensor/memory.h"
 
 namespace tessera {
 namespace {
@@ -17,13 +17,6 @@ constexpr size_t kHugePage = size_t{2} << 20;
 
 size_t round_up(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
 
-void* aligned(size_t alignment, size_t bytes) {
-  void* block = std::aligned_alloc(alignment, round_up(std::max<size_t>(bytes, 1), alignment));
-  TESSERA_CHECK_AS(Exit::device, block, "out of memory: ", bytes,
-                   " bytes could not be allocated; a smaller batch or micro-batch needs less");
-  return block;
-}
-
 }  // namespace
 
 Arena*& Arena::current() {
@@ -32,8 +25,14 @@ Arena*& Arena::current() {
 }
 
 Arena::~Arena() {
-  for (const auto& [block, size] : pool_sizes_) std::free(block);
-  std::free(slab_);
+  free_pool();
+  release_memory(device_, slab_);
+}
+
+void Arena::free_pool() {
+  for (const auto& [block, size] : pool_sizes_) release_memory(device_, block);
+  pool_.clear();
+  pool_sizes_.clear();
 }
 
 size_t Arena::slab_bytes() const { return slab_size_; }
@@ -52,10 +51,10 @@ void Arena::begin_step(uint64_t key) {
   mode_ = found == plans_.end() ? Mode::record : Mode::replay;
   plan_ = found == plans_.end() ? nullptr : &found->second;
   if (plan_ && plan_->slab_bytes > slab_size_) {
-    std::free(slab_);
+    release_memory(device_, std::exchange(slab_, nullptr));
     slab_size_ = round_up(plan_->slab_bytes, kHugePage);
-    slab_ = static_cast<std::byte*>(aligned(kHugePage, slab_size_));
-    madvise(slab_, slab_size_, MADV_HUGEPAGE);
+    slab_ = static_cast<std::byte*>(allocate_memory(device_, slab_size_, kHugePage));
+    if (!device_.is_cuda()) madvise(slab_, slab_size_, MADV_HUGEPAGE);
   }
 }
 
@@ -67,11 +66,7 @@ void Arena::end_step() {
     plans_.erase(key_);
     plan_ = nullptr;
   }
-  if (mode_ != Mode::idle && live_.empty()) {  // planned from now on: the pool is not needed
-    for (const auto& [block, size] : pool_sizes_) std::free(block);
-    pool_.clear();
-    pool_sizes_.clear();
-  }
+  if (mode_ != Mode::idle && live_.empty()) free_pool();  // planned from now on: it is not needed
   mode_ = Mode::idle;
 }
 
@@ -154,7 +149,7 @@ void* Arena::pool_allocate(size_t bytes) {
     free_blocks.pop_back();
     return block;
   }
-  void* block = aligned(kAlignment, bytes);
+  void* block = allocate_memory(device_, bytes, kAlignment);
   pool_sizes_[block] = bytes;
   return block;
 }

@@ -1,7 +1,7 @@
 // Step arena: the memory of one replica's steps. The first step of a kind is served from a pool and recorded
 // (bytes, birth, death of every block); the blocks then get fixed offsets in one slab, and later steps of
 // that kind replay the plan. A step that allocates or frees in another order than its plan goes on from the
-// pool, where nothing can overlap, and is planned anew.
+// pool, where nothing can overlap, and is planned anew. All of it is memory of one device.
 #pragma once
 
 #include <cstddef>
@@ -10,17 +10,20 @@
 #include <memory>
 #include <vector>
 
+#include "engine/base/device.h"
+
 namespace tessera {
 
 class Arena {
  public:
-  Arena() = default;
+  explicit Arena(const Device& device = Device::current()) : device_(device) {}
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
   ~Arena();  // every tensor from here must be gone
 
-  // The arena that new tensors of this thread come from; null: the heap.
+  // The arena that new tensors of this thread come from, if they are of its device; null: the heap.
   static Arena*& current();
+  const Device& device() const { return device_; }
 
   // Steps with the same key make the same allocations (micro-batch size, training or not).
   void begin_step(uint64_t key);
@@ -65,7 +68,9 @@ class Arena {
   static void assign_offsets(Plan& plan);
   bool in_slab(const void* block) const;
   void* pool_allocate(size_t bytes);
+  void free_pool();
 
+  Device device_;
   std::map<uint64_t, Plan> plans_;
   Plan* plan_ = nullptr;  // the plan recorded or replayed
   Plan recording_;

@@ -1,7 +1,8 @@
 #include "engine/tensor/tape.h"
 
 #include <algorithm>
-#include <cstring>
+
+#include "engine/tensor/memory.h"
 
 namespace tessera {
 
@@ -28,7 +29,7 @@ void Tape::backward(const Tensor& loss, double seed) {
   TESSERA_CHECK(loss.requires_grad(),
                 "backward: the loss does not depend on anything that requires a gradient");
   const Scope off(nullptr);
-  for_float("backward", loss.dtype(), [&]<class T>() { *loss.gradient().target<T>().data = T(seed); });
+  for_float("backward", loss.dtype(), [&]<class T>() { fill(loss.gradient().target<T>().data, 1, T(seed)); });
   std::vector<Node> nodes = std::move(nodes_);  // gone too if a closure throws
   nodes_.clear();
   while (!nodes.empty()) {
@@ -82,7 +83,7 @@ void ParameterGradients::clear() { std::fill(written_.begin(), written_.end(), 0
 
 void ParameterGradients::fill_unwritten(const std::vector<int64_t>& counts) {
   for (size_t i = 0; i < written_.size(); ++i)
-    if (!written_[i] && counts[i] > 0) std::memset(open(int(i)), 0, size_t(counts[i] * bytes(flat_.dtype())));
+    if (!written_[i] && counts[i] > 0) zero(open(int(i)), size_t(counts[i] * bytes(flat_.dtype())));
 }
 
 }  // namespace tessera

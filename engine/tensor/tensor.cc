@@ -1,28 +1,22 @@
 #include "engine/tensor/tensor.h"
 
 #include <algorithm>
-#include <cstdlib>
-#include <cstring>
 
+#include "engine/tensor/memory.h"
 #include "engine/tensor/tape.h"
 
 namespace tessera {
 namespace detail {
 
-Memory::Memory(int64_t bytes) : arena_(Arena::current()) {
-  if (arena_) {
-    data_ = arena_->allocate(size_t(bytes));
-    return;
-  }
-  heap_ = true;
-  data_ = std::aligned_alloc(64, (size_t(std::max<int64_t>(bytes, 1)) + 63) / 64 * 64);
-  TESSERA_CHECK_AS(Exit::device, data_, "out of memory: a tensor of ", bytes,
-                   " bytes could not be allocated");
+Memory::Memory(int64_t bytes) : device_(Device::current()) {
+  if (Arena* const arena = Arena::current(); arena && arena->device() == device_) arena_ = arena;
+  heap_ = !arena_;
+  data_ = arena_ ? arena_->allocate(size_t(bytes)) : allocate_memory(device_, size_t(bytes), 64);
 }
 
 Memory::~Memory() {
   if (arena_) arena_->release(data_);
-  if (heap_) std::free(data_);
+  if (heap_) release_memory(device_, data_);
 }
 
 }  // namespace detail
@@ -37,14 +31,13 @@ Tensor::Tensor(const Shape& shape, DType dtype) : shape_(shape), dtype_(dtype) {
 
 Tensor Tensor::zeros(const Shape& shape, DType dtype) {
   Tensor tensor(shape, dtype);
-  std::memset(tensor.storage_->memory->data(), 0, size_t(shape.count() * bytes(dtype)));
+  zero(tensor.storage_->memory->data(), size_t(shape.count() * bytes(dtype)));
   return tensor;
 }
 
 Tensor Tensor::full(const Shape& shape, double value, DType dtype) {
   Tensor tensor(shape, dtype);
-  for_float("full", dtype,
-            [&]<class T>() { std::fill_n(tensor.mutable_data<T>(), shape.count(), T(value)); });
+  for_float("full", dtype, [&]<class T>() { fill(tensor.mutable_data<T>(), shape.count(), T(value)); });
   return tensor;
 }
 
@@ -55,7 +48,7 @@ Tensor from_values(const Shape& shape, const std::vector<T>& values) {
   TESSERA_CHECK(int64_t(values.size()) == shape.count(), "tensor: ", values.size(), " values for the shape ",
                 shape);
   Tensor tensor(shape, dtype_of<T>());
-  std::copy(values.begin(), values.end(), tensor.mutable_data<T>());
+  tensor.assign(std::span<const T>(values));
   return tensor;
 }
 
@@ -78,7 +71,7 @@ Tensor Tensor::declare(const Shape& shape, DType dtype) {
 }
 
 void Tensor::place(void* data, const Tensor& flat) {
-  storage_->memory = std::make_unique<detail::Memory>(data, flat.storage_);
+  storage_->memory = std::make_unique<detail::Memory>(data, flat.device(), flat.storage_);
 }
 
 void Tensor::make_parameter(int index) {
@@ -86,23 +79,59 @@ void Tensor::make_parameter(int index) {
   slot_->parameter = index;
 }
 
-const void* Tensor::checked(DType type) const {
+const Device& Tensor::device() const {
+  TESSERA_CHECK(storage_ && storage_->memory, "tensor: an empty tensor was asked for its device");
+  return storage_->memory->device();
+}
+
+void Tensor::check_type(DType type) const {
   TESSERA_CHECK(storage_ && storage_->memory, "tensor: data of an empty tensor was asked for");
   TESSERA_CHECK(type == dtype_, "tensor: ", shape_, " holds ", dtype_, ", not ", type);
+}
+
+const void* Tensor::checked(DType type) const {
+  check_type(type);
+  TESSERA_CHECK_AS(Exit::device, device() == Device::current(), "tensor: ", shape_, " is on ", device(),
+                   " and was asked for on ", Device::current(), "; bring it there by to(device)");
   return storage_->memory->data();
 }
 
+void Tensor::download(DType type, void* to) const {
+  check_type(type);
+  copy_memory(to, Device(), storage_->memory->data(), device(), size_t(count() * bytes(dtype_)));
+}
+
+void Tensor::upload(DType type, const void* from, int64_t size) {
+  check_type(type);
+  TESSERA_CHECK(size == count(), "tensor: ", size, " values for ", shape_);
+  copy_memory(storage_->memory->data(), device(), from, Device(), size_t(size * bytes(dtype_)));
+  ++storage_->version;
+}
+
+namespace {
+
+template <class T>
+double element(const void* data, int64_t index, const Device& device) {
+  T value;
+  copy_memory(&value, Device(), static_cast<const T*>(data) + index, device, sizeof value);
+  return double(value);
+}
+
+}  // namespace
+
 double Tensor::at(int64_t index) const {
   TESSERA_CHECK(index >= 0 && index < count(), "tensor: element ", index, " of ", shape_, " does not exist");
+  check_type(dtype_);
+  const void* const data = storage_->memory->data();
   switch (dtype_) {
     case DType::f32:
-      return double(data<float>()[index]);
+      return element<float>(data, index, device());
     case DType::f64:
-      return data<double>()[index];
+      return element<double>(data, index, device());
     case DType::i32:
-      return data<int32_t>()[index];
+      return element<int32_t>(data, index, device());
     case DType::u8:
-      return data<uint8_t>()[index];
+      return element<uint8_t>(data, index, device());
   }
   return 0;
 }
@@ -126,19 +155,32 @@ Tensor Tensor::detach() const {
   return constant;
 }
 
-Tensor Tensor::clone() const {
+// A copy on the current device's heap.
+Tensor Tensor::copied(const detail::Memory& memory) const {
   Arena* const arena = std::exchange(Arena::current(), nullptr);
   Tensor copy(shape_, dtype_);
   Arena::current() = arena;
-  std::memcpy(copy.storage_->memory->data(), storage_->memory->data(), size_t(count() * bytes(dtype_)));
+  copy_memory(copy.storage_->memory->data(), copy.device(), memory.data(), memory.device(),
+              size_t(count() * bytes(dtype_)));
   return copy;
 }
 
+Tensor Tensor::clone() const { return to(device()); }
+
+Tensor Tensor::to(const Device& device) const {
+  check_type(dtype_);
+  const Device::Scope there(device);
+  return copied(*storage_->memory);
+}
+
 Tensor Tensor::to(DType dtype) const {
+  const Device::Scope there(device());
   Tensor copy(shape_, dtype);
   for_float("to", dtype, [&]<class T>() {
-    T* out = copy.mutable_data<T>();
-    for (int64_t i = 0, n = count(); i < n; ++i) out[i] = T(at(i));
+    std::vector<T> values(static_cast<size_t>(count()));
+    const Tensor source = device().is_cuda() ? to(Device()) : *this;
+    for (int64_t i = 0, n = count(); i < n; ++i) values[size_t(i)] = T(source.at(i));
+    copy.assign(std::span<const T>(values));
   });
   return copy;
 }
@@ -156,11 +198,8 @@ Tensor Tensor::grad() const {
   TESSERA_CHECK(!slot_ || slot_->parameter < 0,
                 "grad: the gradient of a model's parameter is in ParameterGradients");
   TESSERA_CHECK(slot_ && slot_->written, "grad: no gradient has reached the tensor ", shape_);
-  Arena* const arena = std::exchange(Arena::current(), nullptr);
-  Tensor copy(shape_, dtype_);
-  Arena::current() = arena;
-  std::memcpy(copy.storage_->memory->data(), slot_->memory->data(), size_t(count() * bytes(dtype_)));
-  return copy;
+  const Device::Scope there(slot_->memory->device());
+  return copied(*slot_->memory);
 }
 
 void Tensor::clear_grad() {
@@ -170,13 +209,13 @@ void Tensor::clear_grad() {
 }
 
 void Tensor::prefill_grad(double value, bool written) {
-  for_float("prefill_grad", dtype_,
-            [&]<class T>() { std::fill_n(gradient().target<T>().data, count(), T(value)); });
+  for_float("prefill_grad", dtype_, [&]<class T>() { fill(gradient().target<T>().data, count(), T(value)); });
   slot_->written = written;
 }
 
 std::ostream& operator<<(std::ostream& out, const Tensor& tensor) {
   if (!tensor) return out << "Tensor()";
+  if (tensor.device().is_cuda()) return out << tensor.device() << ' ' << tensor.to(Device());
   out << name(tensor.dtype()) << tensor.shape();
   constexpr int64_t kRows = 6, kColumns = 8;
   const int64_t columns = tensor.rank() ? tensor.size(-1) : 1;

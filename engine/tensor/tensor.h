@@ -3,14 +3,19 @@
 //
 // Data and gradient live apart: a closure on the tape that needs only dL/dy keeps y's gradient slot, and y's
 // data goes back to the arena.
+//
+// A tensor lives on the device that was current when it was made. Its data is only given out where that
+// device is current, so that no op can mix devices.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "engine/base/check.h"
+#include "engine/base/device.h"
 #include "engine/base/dims.h"
 #include "engine/base/rng.h"
 #include "engine/base/shape.h"
@@ -25,14 +30,17 @@ namespace detail {
 class Memory {
  public:
   explicit Memory(int64_t bytes);
-  Memory(void* part, std::shared_ptr<void> whole) : data_(part), whole_(std::move(whole)) {}
+  Memory(void* part, const Device& device, std::shared_ptr<void> whole)
+      : data_(part), device_(device), whole_(std::move(whole)) {}
   ~Memory();
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
   void* data() const { return data_; }
+  const Device& device() const { return device_; }
 
  private:
   void* data_ = nullptr;
+  Device device_;
   Arena* arena_ = nullptr;
   std::shared_ptr<void> whole_;  // keeps a part's memory alive
   bool heap_ = false;
@@ -58,7 +66,7 @@ template <class T>
 struct GradTarget {
   T* data = nullptr;
   T beta = 0;
-  explicit operator bool() const { return data != nullptr; }
+  TESSERA_FN explicit operator bool() const { return data != nullptr; }
   TESSERA_INLINE void put(int64_t i, T value) const { data[i] = beta == T(0) ? value : data[i] + value; }
 };
 
@@ -119,7 +127,9 @@ class Tensor {
   int64_t size(int axis) const { return shape_[axis]; }
   int64_t count() const { return shape_.count(); }
   DType dtype() const { return dtype_; }
+  const Device& device() const;
 
+  // Pointers for the current device, which must be the tensor's.
   template <class T>
   const T* data() const {
     return static_cast<const T*>(checked(dtype_of<T>()));
@@ -129,6 +139,17 @@ class Tensor {
     void* data = const_cast<void*>(checked(dtype_of<T>()));
     ++storage_->version;
     return static_cast<T*>(data);
+  }
+  // All elements, on the host, wherever the tensor lives; and the way back.
+  template <class T>
+  std::vector<T> values() const {
+    std::vector<T> values(static_cast<size_t>(count()));
+    download(dtype_of<T>(), values.data());
+    return values;
+  }
+  template <class T>
+  void assign(std::span<const T> values) {
+    upload(dtype_of<T>(), values.data(), int64_t(values.size()));
   }
   // Any floating or integer element as a double, for prints and tests.
   double at(int64_t index) const;
@@ -141,6 +162,7 @@ class Tensor {
   // A copy on the heap that outlives the step.
   Tensor clone() const;
   Tensor to(DType dtype) const;
+  Tensor to(const Device& device) const;
 
   Tensor& require_grad();
   bool requires_grad() const { return slot_ != nullptr; }
@@ -157,6 +179,10 @@ class Tensor {
  private:
   friend class Tape;
   const void* checked(DType type) const;
+  void check_type(DType type) const;
+  void download(DType type, void* to) const;
+  void upload(DType type, const void* from, int64_t count);
+  Tensor copied(const detail::Memory& memory) const;
 
   std::shared_ptr<detail::Storage> storage_;
   std::shared_ptr<detail::Slot> slot_;

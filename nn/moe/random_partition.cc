@@ -9,12 +9,13 @@ int64_t part_of(int64_t place, int64_t size, int64_t E) {
 }
 
 Dispatch group_by_expert(const std::vector<int32_t>& expert, int64_t E) {
-  Dispatch dispatch{Tensor({int64_t(expert.size())}, DType::i32), std::vector<int64_t>(size_t(E) + 1, 0)};
+  Dispatch dispatch{{}, std::vector<int64_t>(size_t(E) + 1, 0)};
   for (int32_t e : expert) ++dispatch.offsets[size_t(e) + 1];
   for (size_t e = 0; e < size_t(E); ++e) dispatch.offsets[e + 1] += dispatch.offsets[e];
   std::vector<int64_t> next(dispatch.offsets.begin(), dispatch.offsets.end() - 1);
-  int32_t* order = dispatch.order.mutable_data<int32_t>();
-  for (size_t row = 0; row < expert.size(); ++row) order[next[size_t(expert[row])]++] = int32_t(row);
+  std::vector<int32_t> order(expert.size());
+  for (size_t row = 0; row < expert.size(); ++row) order[size_t(next[size_t(expert[row])]++)] = int32_t(row);
+  dispatch.order = Tensor::of({int64_t(order.size())}, order);
   return dispatch;
 }
 

@@ -1,0 +1,74 @@
+// Products, attention and convolution on the current device.
+#include "engine/base/check.h"
+#include "engine/base/device.h"
+#include "engine/kernels/backends.h"
+
+namespace tessera {
+namespace {
+
+bool on_card() { return Device::current().is_cuda(); }
+
+int64_t checked_ld(const char* matrix, int64_t ld, int64_t row) {
+  TESSERA_CHECK(ld == 0 || ld >= row, "gemm: ld", matrix, "=", ld, " is shorter than a row of ", matrix, ", ",
+                row, " elements; 0 stands for dense rows");
+  return ld == 0 ? row : ld;
+}
+
+}  // namespace
+
+template <class T>
+void gemm(const Gemm<T>& given) {
+  Gemm<T> g = given;
+  TESSERA_CHECK(g.m >= 0 && g.n >= 0 && g.k >= 0, "gemm: sizes (m,n,k) = (", g.m, ",", g.n, ",", g.k,
+                ") must not be negative");
+  g.lda = checked_ld("a", g.lda, g.transpose_a ? g.m : g.k);
+  g.ldb = checked_ld("b", g.ldb, g.transpose_b ? g.k : g.n);
+  g.ldc = checked_ld("c", g.ldc, g.n);
+  if (g.m == 0 || g.n == 0) return;
+  on_card() ? cuda::gemm(g) : cpu::gemm(g);
+}
+
+template <class T>
+void attention_forward(const AttentionShape& shape, const T* qkv, T scale, T* out, T* lse) {
+  on_card() ? cuda::attention_forward(shape, qkv, scale, out, lse)
+            : cpu::attention_forward(shape, qkv, scale, out, lse);
+}
+
+template <class T>
+void attention_backward(const AttentionShape& shape, const T* qkv, T scale, const T* out, const T* lse,
+                        const T* dout, T* dqkv, T beta) {
+  TESSERA_CHECK(beta == 0 || beta == 1, "attention_backward: beta is ", beta,
+                ", expected 0 (overwrite) or 1 (add)");
+  on_card() ? cuda::attention_backward(shape, qkv, scale, out, lse, dout, dqkv, beta)
+            : cpu::attention_backward(shape, qkv, scale, out, lse, dout, dqkv, beta);
+}
+
+template <class T>
+void conv_forward(const ConvShape& s, const T* x, const T* weight, const T* bias, T* y) {
+  on_card() ? cuda::conv_forward(s, x, weight, bias, y) : cpu::conv_forward(s, x, weight, bias, y);
+}
+
+template <class T>
+void conv_data_gradient(const ConvShape& s, const T* weight, const T* dy, T* dx, T beta) {
+  on_card() ? cuda::conv_data_gradient(s, weight, dy, dx, beta)
+            : cpu::conv_data_gradient(s, weight, dy, dx, beta);
+}
+
+template <class T>
+void conv_weight_gradient(const ConvShape& s, const T* x, const T* dy, T* dweight, T beta) {
+  on_card() ? cuda::conv_weight_gradient(s, x, dy, dweight, beta)
+            : cpu::conv_weight_gradient(s, x, dy, dweight, beta);
+}
+
+#define TESSERA_INSTANTIATE(T)                                                                               \
+  template void gemm(const Gemm<T>&);                                                                        \
+  template void attention_forward(const AttentionShape&, const T*, T, T*, T*);                               \
+  template void attention_backward(const AttentionShape&, const T*, T, const T*, const T*, const T*, T*, T); \
+  template void conv_forward(const ConvShape&, const T*, const T*, const T*, T*);                            \
+  template void conv_data_gradient(const ConvShape&, const T*, const T*, T*, T);                             \
+  template void conv_weight_gradient(const ConvShape&, const T*, const T*, T*, T);
+TESSERA_INSTANTIATE(float)
+TESSERA_INSTANTIATE(double)
+#undef TESSERA_INSTANTIATE
+
+}  // namespace tessera

@@ -1,0 +1,28 @@
+// Copies that several ops' programs are made of. Where they go may be a gradient, which is then added to.
+#pragma once
+
+#include "engine/base/portable.h"
+#include "engine/kernels/rows.h"
+#include "engine/tensor/tensor.h"
+
+namespace tessera {
+
+template <class T>
+struct CopyElements {
+  const T* from;
+  GradTarget<T> to;
+  TESSERA_FN void operator()(int64_t i) const { to.put(i, from[i]); }
+};
+
+// Rows of `length` elements, each side's rows at a stride of its own.
+template <class T>
+struct CopyRows {
+  int64_t length, from_stride, to_stride;
+  const T* from;
+  GradTarget<T> to;
+  TESSERA_FN void operator()(const Row& row, int64_t i) const {
+    row.each(length, [=, this](int64_t j) { to.put(i * to_stride + j, from[i * from_stride + j]); });
+  }
+};
+
+}  // namespace tessera
