@@ -79,7 +79,7 @@ struct Change {
 
 // What becomes of a parameter whose shape in the file is another one; nothing where there is no way.
 std::optional<Change> adapt(const std::string& name, std::span<const float> from, const Shape& shape,
-                            const Shape& wanted, int64_t prefix) {
+                            const Shape& wanted, int64_t patches) {
   const auto line = [&](const std::string& what) {
     return text(name, ": ", shape, " in the file, ", wanted, " here: ", what);
   };
@@ -87,7 +87,8 @@ std::optional<Change> adapt(const std::string& name, std::span<const float> from
   if (name == "patch_embed.proj.weight" && equal_but_for(1, shape, wanted))
     return Change{adapt_channels(from, shape, wanted[1]),
                   line(wanted[1] == 1 ? "the channels' sum" : "the channels repeated and scaled")};
-  if (name == "pos_embed" && shape.rank() == 3 && equal_but_for(1, shape, wanted)) {
+  if (name.ends_with("pos_embed") && shape.rank() == 3 && equal_but_for(1, shape, wanted)) {
+    const int64_t prefix = wanted[1] - patches;
     const auto G = grid_of(shape, prefix), S = grid_of(wanted, prefix);
     if (G && S)
       return Change{resample_positions(from, prefix, *G, *S, shape[2]),
@@ -132,6 +133,7 @@ std::vector<std::string> start_from(Model& model, const SafetensorsFile& file) {
   std::vector<std::string> changes;
   std::string problems;
   int64_t upcycled = 0;
+  const int64_t grid = model.config().image_size / model.config().patch;
   for (const auto& p : model.parameters().parameters()) {
     const std::string name = p.experts > 1 ? dense_name(p.name) : p.name;
     const Shape& own = p.value.shape();
@@ -149,7 +151,7 @@ std::vector<std::string> start_from(Model& model, const SafetensorsFile& file) {
     if (shape == wanted) {
       copies.push_back({p.value, std::move(values), p.experts});
       upcycled += p.experts > 1;
-    } else if (auto change = adapt(name, values, shape, wanted, model.config().prefix_tokens())) {
+    } else if (auto change = adapt(name, values, shape, wanted, grid * grid)) {
       changes.push_back(change->line);
       if (!change->values.empty()) copies.push_back({p.value, std::move(change->values), 1});
     } else {

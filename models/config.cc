@@ -128,6 +128,8 @@ Fields fields(ModelConfig& c) {
           {"heads", c.heads},
           {"depths", c.depths},
           {"stage_heads", c.stage_heads},
+          {"head_dim", c.head_dim},
+          {"window", c.window},
           {"mlp_ratio", c.mlp_ratio},
           {"qkv_bias", c.qkv_bias},
           {"distilled", c.distilled},
@@ -172,6 +174,14 @@ void validate(const ModelConfig& c) {
                                        : "no stages; model.depth gives its depth");
   TESSERA_CHECK_AS(Exit::usage, architecture.distilled || !c.distilled, "model.distilled = true: a model of ",
                    "architecture ", c.architecture, " has no distillation token");
+  TESSERA_CHECK_AS(Exit::usage,
+                   c.head_dim == 0 || (architecture.head_dim && c.head_dim > 0 && c.head_dim <= 8192),
+                   "model.head_dim = ", c.head_dim, ": a head of a model of architecture ", c.architecture,
+                   architecture.head_dim ? " has 1 to 8192 channels; 0 stands for dim / heads"
+                                         : " has always dim / heads channels");
+  TESSERA_CHECK_AS(Exit::usage, architecture.windows ? c.window > 0 && c.window <= 1024 : c.window == 0,
+                   "model.window = ", c.window, ": a model of architecture ", c.architecture,
+                   architecture.windows ? " has windows of 1 to 1024 tokens a side" : " has no windows");
   if (architecture.check) architecture.check(c);
 }
 

@@ -39,6 +39,8 @@ struct ModelConfig {
   // and doubles from each stage to the next.
   std::string depths;
   std::string stage_heads;
+  int64_t head_dim = 0;  // channels of a head, where that is not dim / heads: CaiT
+  int64_t window = 0;    // side of the windows of tokens that attention keeps to: Swin
   double mlp_ratio = 2;
   bool qkv_bias = true;
   bool distilled = false;  // DeiT's distillation token and its head beside the class token's
@@ -52,6 +54,7 @@ struct ModelConfig {
   int64_t tokens() const { return (image_size / patch) * (image_size / patch) + prefix_tokens(); }
   int64_t hidden() const { return hidden(dim); }
   int64_t hidden(int64_t width) const { return int64_t(double(width) * mlp_ratio + 1e-6); }
+  int64_t head_size() const { return head_dim > 0 ? head_dim : dim / heads; }
   bool is_moe() const { return moe.blocks != "none"; }
 };
 

@@ -1,6 +1,8 @@
 #include "models/registry.h"
 
 #include "engine/base/nearest_name.h"
+#include "models/cait.h"
+#include "models/swin.h"
 #include "models/vit.h"
 
 namespace tessera {
@@ -14,6 +16,13 @@ std::unique_ptr<Model> make(const ModelConfig& config, std::optional<uint64_t> s
 const std::vector<Architecture>& architectures() {
   static const std::vector<Architecture> list{
       {.name = "vit", .make = make<Vit>, .cost = vit_cost, .distilled = true},
+      {.name = "swin",
+       .make = make<Swin>,
+       .cost = swin_cost,
+       .stages = true,
+       .windows = true,
+       .check = check_swin},
+      {.name = "cait", .make = make<Cait>, .cost = cait_cost, .head_dim = true},
   };
   return list;
 }
@@ -65,6 +74,48 @@ RegisteredModel small_image(const std::string& name, const std::string& summary,
   return {name, summary, c};
 }
 
+// That paper's Swin: 16 x 16 patches, windows of 4 x 4. Weights start as timm's; its code leaves them to
+// PyTorch.
+RegisteredModel swin_small_image(const std::string& name, const std::string& summary, int64_t size,
+                                 int64_t classes) {
+  ModelConfig c;
+  c.name = name;
+  c.architecture = "swin";
+  c.image_size = size;
+  c.classes = classes;
+  c.patch = size / 16;
+  c.depth = 0;
+  c.dim = 96;
+  c.heads = 0;
+  c.depths = "2,6,4";
+  c.stage_heads = "3,6,12";
+  c.window = 4;
+  c.drop_path = 0.1;
+  return {name, summary, c};
+}
+
+// That paper's CaiT: 8 x 8 patches, 24 blocks and 2 class blocks, 4 heads of 64 channels.
+RegisteredModel cait_small_image(const std::string& name, const std::string& summary, int64_t size,
+                                 int64_t classes) {
+  RegisteredModel model = small_image(name, summary, size, 3, classes);
+  ModelConfig& c = model.config;
+  c.architecture = "cait";
+  c.patch = size / 8;
+  c.depth = 24;
+  c.heads = 4;
+  c.head_dim = 64;
+  return model;
+}
+
+// CaiT-XXS24 at 224 pixels (Touvron et al., 2021).
+RegisteredModel cait_xxs24(const std::string& name, const std::string& summary) {
+  RegisteredModel model = at_224(name, summary, 192, 4, 0.05);
+  model.config.architecture = "cait";
+  model.config.depth = 24;
+  model.config.drop_path_linear = false;
+  return model;
+}
+
 }  // namespace
 
 const std::vector<RegisteredModel>& registered_models() {
@@ -80,6 +131,11 @@ const std::vector<RegisteredModel>& registered_models() {
       at_224("deit_base_distilled_patch16_224", "DeiT-B/16 with a distillation token", 768, 12, 0.1, true),
       small_image("vit_small_image_32", "ViT for 32 x 32 RGB images (CIFAR)", 32, 3, 100),
       small_image("vit_small_image_28", "ViT for 28 x 28 grey images (MNIST family)", 28, 1, 10),
+      swin_small_image("swin_small_image_32", "Swin for 32 x 32 RGB images (CIFAR)", 32, 100),
+      swin_small_image("swin_small_image_64", "Swin for 64 x 64 RGB images (Tiny-ImageNet)", 64, 200),
+      cait_small_image("cait_small_image_32", "CaiT for 32 x 32 RGB images (CIFAR)", 32, 100),
+      cait_small_image("cait_small_image_64", "CaiT for 64 x 64 RGB images (Tiny-ImageNet)", 64, 200),
+      cait_xxs24("cait_xxs24_224", "CaiT-XXS24, stochastic depth 0.05"),
   };
   return models;
 }

@@ -17,6 +17,8 @@ struct Architecture {
   ModelCost (*cost)(const ModelConfig& config);
   bool stages = false;     // has stages, each with a depth and a width: model.depths
   bool distilled = false;  // can have a distillation token
+  bool head_dim = false;   // can have heads of another size than dim / heads: model.head_dim
+  bool windows = false;    // attends in windows: model.window
   // Rules of its own on a configuration that keeps the common ones; throws (usage).
   void (*check)(const ModelConfig& config) = nullptr;
 };

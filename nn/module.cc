@@ -21,6 +21,8 @@ double first_value(const Init& init, const Draw& draw, uint64_t element) {
       return 0;
     case Init::Kind::ones:
       return 1;
+    case Init::Kind::constant:
+      return init.std;
     case Init::Kind::normal:
       return init.std * draw.normal(element);
     case Init::Kind::trunc_normal:

@@ -18,12 +18,13 @@ namespace tessera {
 
 // How a parameter starts.
 struct Init {
-  enum class Kind { zeros, ones, normal, trunc_normal } kind = Kind::zeros;
-  double std = 0;
+  enum class Kind { zeros, ones, constant, normal, trunc_normal } kind = Kind::zeros;
+  double std = 0;     // of a constant, its value
   int64_t alike = 1;  // this many equal copies along the first axis (experts that start from one draw)
 
   static Init zeros() { return {}; }
   static Init ones() { return {Kind::ones}; }
+  static Init constant(double value) { return {Kind::constant, value}; }
   static Init normal(double std) { return {Kind::normal, std}; }
   // Normal, cut off at two standard deviations by drawing again.
   static Init trunc_normal(double std) { return {Kind::trunc_normal, std}; }

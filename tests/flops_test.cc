@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "models/vit.h"
+#include "tests/small_models.h"
 
 namespace tessera {
 namespace {
@@ -56,6 +57,18 @@ TEST_CASE("parameters are counted as the model has them") {
       CHECK(cost(config).parameters == parameters);
       CHECK(cost(config).forward_flops == cost(fused_config(config)).forward_flops);
     }
+}
+
+TEST_CASE("and so are those of the other architectures") {
+  for (const char* blocks : {"none", "every-2", "0,1,3"})
+    for (ModelConfig config : testing::small_models(blocks))
+      for (const bool qkv_bias : {false, true}) {
+        CAPTURE(config.name);
+        config.qkv_bias = qkv_bias;
+        const ModelCost expected = cost(config);
+        CHECK(expected.parameters == make_model(config, std::nullopt)->parameters().parameter_count());
+        CHECK(expected.forward_flops == cost(fused_config(config)).forward_flops);
+      }
 }
 
 }  // namespace

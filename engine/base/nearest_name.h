@@ -10,8 +10,12 @@
 
 namespace tessera {
 
-// Of `candidates` the one with the fewest edits (Levenshtein) from `word`; empty where there are none.
+// Of `candidates` the first that `word` begins, or else the one with the fewest edits (Levenshtein) from it;
+// empty where there are none.
 inline std::string nearest_name(std::string_view word, const std::vector<std::string>& candidates) {
+  const auto longer = std::find_if(candidates.begin(), candidates.end(),
+                                   [&](const std::string& candidate) { return candidate.starts_with(word); });
+  if (!word.empty() && longer != candidates.end()) return *longer;
   std::string best;
   size_t fewest = SIZE_MAX;
   for (const std::string& candidate : candidates) {

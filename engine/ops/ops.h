@@ -53,11 +53,23 @@ Tensor softmax_cross_entropy(const Tensor& logits, const Tensor& targets, double
 // ---- attention (attention.cc)
 // softmax(q k^T / sqrt(D)) v for packed qkv(B,N,3,H,D); out (B,N,H*D). No N x N tensor is kept.
 Tensor attention(const Tensor& qkv);
+// The parts of which other kinds of attention are made, with matmul and softmax between them
+// (split_heads.cc, mix_heads.cc, relative_position.cc):
+// part s of packed(B,N,S,H,D), heads first: (B,H,N,D); and x(B,H,N,D) back to (B,N,H*D).
+Tensor split_heads(const Tensor& packed, int64_t s);
+Tensor merge_heads(const Tensor& x);
+// y_g = sum_h weight(g,h) x_h + bias(g) over the heads of x(B,H,N,M).
+Tensor mix_heads(const Tensor& x, const Tensor& weight, const Tensor& bias);
+// (H,W*W,W*W): table((2W-1)^2,H) at the offset of each two tokens of a W x W window.
+Tensor relative_position_bias(const Tensor& table, int64_t W);
 
 // ---- arithmetic (arithmetic.cc): sizes of 1 and missing leading axes broadcast
 Tensor add(const Tensor& a, const Tensor& b);
 Tensor mul(const Tensor& a, const Tensor& b);
 Tensor scale(const Tensor& x, double factor);
+// residual(B,*,C) + scale(B) * gamma(C) * x(B,*,C) (layer_scale.cc); an absent scale is 1. The scale is a
+// constant.
+Tensor layer_scale(const Tensor& x, const Tensor& gamma, const Tensor& residual, const Tensor& scale = {});
 
 // ---- shape (concat.cc, slice.cc, mean.cc, patches.cc, permute_rows.cc, embed_tokens.cc)
 Tensor concat(const std::vector<Tensor>& parts, int axis);

@@ -1,0 +1,42 @@
+// Multi-head self-attention in windows of W x W tokens with a relative position bias (Liu et al., "Swin
+// Transformer", 2021). A shifted one moves the grid of tokens round before it is cut: what lay at one edge
+// comes to stand in a window with the other, and a mask keeps the two from seeing each other.
+//
+// To cut tokens into windows is to put their rows into another order; the residual connection brings them
+// back.
+#pragma once
+
+#include "nn/layers.h"
+
+namespace tessera {
+
+// How a grid of G x G tokens is cut.
+struct Windows {
+  int64_t grid, size, shift;
+
+  int64_t count() const { return (grid / size) * (grid / size); }
+  int64_t tokens() const { return size * size; }  // of a window
+};
+
+// The rows of B images in the order of their windows, each row by row: i32 (B*G*G) for permute_rows.
+Tensor window_order(const Windows& windows, int64_t B);
+
+// (n,1,N,N) for n windows of N tokens, to be added to scores: 0, or -100 where a shift brought two tokens
+// together.
+Tensor shift_mask(const Windows& windows, DType dtype);
+
+struct WindowAttention {
+  Windows windows;
+  int64_t heads;
+  Linear qkv, proj;
+  Tensor relative_position_bias_table;  // ((2W-1)^2,H)
+  Dropout dropout;
+
+  WindowAttention(const Scope& scope, int64_t C, int64_t H, const Windows& windows, bool qkv_bias,
+                  WeightInit init, double dropout_rate);
+
+  // residual + proj(attention(x)), x(B,G*G,C)
+  Tensor forward(const Tensor& x, const Residual& residual, const Pass& pass) const;
+};
+
+}  // namespace tessera
