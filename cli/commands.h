@@ -26,6 +26,7 @@ Command fuse_command();
 Command info_command();
 Command list_command();
 Command bench_command();
+Command study_diversity_command();
 Command study_ewa_command();
 Command reproduce_command();
 

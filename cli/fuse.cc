@@ -1,4 +1,4 @@
-// tessera fuse: a mixture of experts becomes a plain ViT, which is checked against it.
+// tessera fuse: experts, batch norms and branches become plain layers, which are checked against them.
 #include "models/fuse.h"
 
 #include <algorithm>
@@ -95,10 +95,10 @@ int run(const FuseOptions& o) {
   const double moved = largest_difference(*file.model, *fused, images);
   set_experts_to_mean(*file.model);
   const double difference = largest_difference(*file.model, *fused, images);
-  TESSERA_CHECK_AS(
-      Exit::verification, difference <= o.tolerance, "fusing ", file.path, ": on ", images.words(),
-      " the fused model differs from the mixture whose experts are all their mean by ", difference,
-      " of the largest logit, above the tolerance ", o.tolerance, "; nothing was written");
+  TESSERA_CHECK_AS(Exit::verification, difference <= o.tolerance, "fusing ", file.path, ": on ",
+                   images.words(), " the fused model differs from the given one",
+                   stacked.empty() ? "" : ", its experts at their mean,", " by ", difference,
+                   " of the largest logit, above the tolerance ", o.tolerance, "; nothing was written");
   save_model(o.out, *fused, carried_over(file.metadata));
 
   const ModelCost before = cost(file.config()), after = cost(fused->config());
@@ -115,13 +115,20 @@ int run(const FuseOptions& o) {
                 {"forward_flops", {{"before", before.forward_flops}, {"after", after.forward_flops}}}});
     return 0;
   }
-  if (stacked.empty()) std::cout << "A dense model: there is nothing to fuse, its weights are copied.\n";
+  if (config_to_json(fused->config()) == config_to_json(file.config()))
+    std::cout << "A plain model: there is nothing to fuse, its weights are copied.\n";
   std::cout << "Compared on " << images.words() << ", relative to the largest logit:\n";
   Table checks("llr");
-  checks.add({"", "fused against experts at their mean", text(difference, " (tolerance ", o.tolerance, ")")});
-  checks.add({"", "fused against the mixture as trained", text(moved)});
+  const std::string within = text(difference, " (tolerance ", o.tolerance, ")");
+  if (stacked.empty()) {
+    checks.add({"", "fused against the model as trained", within});
+  } else {
+    checks.add({"", "fused against experts at their mean", within});
+    checks.add({"", "fused against the mixture as trained", text(moved)});
+    checks.add({"", "experts' deviation from their mean", text(deviation)});
+  }
   checks.print();
-  std::cout << "Experts' deviation from their mean: " << deviation << "\n\n";
+  std::cout << '\n';
   Table costs("lrr");
   costs.add({"", "before", "after"});
   costs.add({"parameters", grouped(before.parameters), grouped(after.parameters)});
@@ -134,9 +141,10 @@ int run(const FuseOptions& o) {
 }  // namespace
 
 Command fuse_command() {
-  return {"fuse", "collapse a mixture of experts into a plain ViT, checked on real images",
-          R"(Each group of experts becomes their mean. The result is compared with the mixture
-whose experts have all been set to the mean, which is the same function; above the
+  return {"fuse", "collapse experts, batch norms and branches into a plain model, checked on real images",
+          R"(Each group of experts becomes their mean; a batch norm goes into the convolution before
+it, and the branches of a RepVGG become one convolution. The result is compared with the
+given model, its experts all set to their mean, which is the same function; above the
 tolerance nothing is written and the exit code is 7. The file has timm's names.
 
   tessera fuse runs/ewa/model.safetensors -o vit.safetensors)",

@@ -11,6 +11,7 @@
 #include "cli/output.h"
 #include "engine/io/atomic_file.h"
 #include "models/fuse.h"
+#include "train/chart.h"
 #include "train/recipe.h"
 #include "train/trainer.h"
 
@@ -223,6 +224,22 @@ std::string markdown(const Recipe& recipe, const ReproduceOptions& o,
   return out.str();
 }
 
+// The means of a recipe of axes: the last one's values beside each other, the others' below.
+HeatMap heat_map(const Recipe& recipe, const std::vector<std::vector<Outcome>>& outcomes) {
+  HeatMap map{recipe.title + ": top-1 in %", {}, {}, {}};
+  const std::vector<RecipeArm>& columns = recipe.axes.back().values;
+  for (const RecipeArm& column : columns) map.columns.push_back(column.name);
+  for (size_t a = 0; a < outcomes.size(); ++a) {
+    std::string row = recipe.arms[a].name;
+    row.resize(row.size() - std::min(row.size(), columns[a % columns.size()].name.size() + 2));
+    if (a % columns.size() == 0) map.rows.push_back(row);
+    double sum = 0;
+    for (const Outcome& outcome : outcomes[a]) sum += outcome.diverged ? NAN : 100 * outcome.top1;
+    map.values.push_back(std::round(100 * sum / double(outcomes[a].size())) / 100);
+  }
+  return map;
+}
+
 nlohmann::ordered_json to_json(const Recipe& recipe, const ReproduceOptions& o,
                                const std::vector<std::vector<Outcome>>& outcomes) {
   nlohmann::ordered_json json{{"recipe", recipe.name}, {"scale", o.scale}, {"arms", nlohmann::json::array()}};
@@ -259,6 +276,8 @@ int run(const ReproduceOptions& o) {
   const auto rows = table_of(recipe, outcomes);
   write_file_atomically(reproduction.folder() + "/table.md", markdown(recipe, o, rows));
   write_file_atomically(reproduction.folder() + "/table.json", to_json(recipe, o, outcomes).dump(2) + "\n");
+  if (!recipe.axes.empty())
+    write_file_atomically(reproduction.folder() + "/heat_map.svg", to_svg(heat_map(recipe, outcomes)));
   if (o.json) {
     print_json(to_json(recipe, o, outcomes));
     return 0;
@@ -269,7 +288,8 @@ int run(const ReproduceOptions& o) {
   Table table("lrrrrr");
   for (const auto& row : rows) table.add(row);
   table.print();
-  std::cout << "\nwrote " << reproduction.folder() << "/table.md and table.json\n";
+  std::cout << "\nwrote " << reproduction.folder() << "/table.md and table.json"
+            << (recipe.axes.empty() ? "" : ", heat_map.svg") << '\n';
   return 0;
 }
 

@@ -37,6 +37,24 @@ void check_bound(const char* key, int64_t value, int64_t highest) {
                    ": must be from 1 to ", highest);
 }
 
+void check_stem(const ModelConfig& c) {
+  constexpr size_t kMost = 16;
+  const std::vector<int64_t> strides = stem_strides(c.stem);
+  TESSERA_CHECK_AS(Exit::usage, strides.size() <= kMost, "model.stem.strides = ", c.stem.strides, ": of ",
+                   strides.size(), " convolutions; at most ", kMost, " are possible");
+  int64_t shrinks = 1;
+  for (const int64_t stride : strides) {
+    check_bound("stem.strides", stride, 16);
+    shrinks *= stride;
+    TESSERA_CHECK_AS(Exit::usage, c.patch % shrinks == 0, "model.stem.strides = ", c.stem.strides,
+                     ": their product must divide model.patch = ", c.patch);
+  }
+  check_bound("stem.channels", c.stem.channels, 1024);
+  check_bound("stem.kernel", c.stem.kernel, 31);
+  TESSERA_CHECK_AS(Exit::usage, c.stem.kernel % 2 == 1, "model.stem.kernel = ", c.stem.kernel,
+                   ": must be odd, to have a middle");
+}
+
 void check_stages(const ModelConfig& c) {
   constexpr int64_t kDepth = 1024, kWidth = 8192;
   if (c.depths.empty()) {
@@ -67,7 +85,9 @@ std::vector<Stage> stages(const ModelConfig& c) {
   if (c.depths.empty()) return {{c.depth, c.dim, c.heads}};
   constexpr const char* kForm = "a list such as 2,6,4";
   const std::vector<int64_t> depths = parse_counts("depths", c.depths, kForm);
-  const std::vector<int64_t> heads = parse_counts("stage_heads", c.stage_heads, kForm);
+  const std::vector<int64_t> heads = c.stage_heads.empty()
+                                         ? std::vector<int64_t>(depths.size(), 1)  // there is no attention
+                                         : parse_counts("stage_heads", c.stage_heads, kForm);
   constexpr size_t kMost = 16;  // with a width that doubles
   TESSERA_CHECK_AS(Exit::usage, depths.size() <= kMost && depths.size() == heads.size(),
                    "model.depths = ", c.depths, " has ", depths.size(),
@@ -113,6 +133,17 @@ std::vector<int64_t> moe_blocks(const std::string& placement, int64_t depth) {
   return ids;
 }
 
+std::vector<int64_t> stem_strides(const StemConfig& stem) {
+  if (stem.strides == "none") return {};
+  return parse_counts("stem.strides", stem.strides, "none or a list such as 2,1,1");
+}
+
+int64_t stem_patch(const ModelConfig& c) {
+  int64_t patch = c.patch;
+  for (const int64_t stride : stem_strides(c.stem)) patch /= stride;
+  return patch;
+}
+
 Fields fields(ModelConfig& c) {
   static constexpr std::string_view kWeightInits[] = {"trunc-normal", "xavier"};
   static constexpr std::string_view kExpertInits[] = {"alike", "independent"};
@@ -137,6 +168,12 @@ Fields fields(ModelConfig& c) {
           {"drop_path", c.drop_path},
           {"drop_path_linear", c.drop_path_linear},
           {"dropout", c.dropout},
+          {"branches", c.branches},
+          {"stem.strides", c.stem.strides},
+          {"stem.channels", c.stem.channels},
+          {"stem.kernel", c.stem.kernel},
+          {"stem.batch_norm", c.stem.batch_norm},
+          {"stem.relu", c.stem.relu},
           {"moe.blocks", c.moe.blocks},
           {"moe.experts", c.moe.experts},
           {"moe.init", c.moe.init, kExpertInits},
@@ -159,6 +196,7 @@ void validate(const ModelConfig& c) {
   check_stages(c);
   TESSERA_CHECK_AS(Exit::usage, c.image_size % c.patch == 0, "model.patch = ", c.patch,
                    " does not divide image_size = ", c.image_size);
+  check_stem(c);
   TESSERA_CHECK_AS(Exit::usage, c.mlp_ratio > 0 && c.mlp_ratio <= 64 && c.hidden() > 0,
                    "model.mlp_ratio = ", c.mlp_ratio, ": must be above 0 and at most 64");
   for (const auto& [key, rate] : {std::pair{"drop_path", c.drop_path}, {"dropout", c.dropout}})
@@ -172,6 +210,14 @@ void validate(const ModelConfig& c) {
                    "': a model of architecture ", c.architecture, " has ",
                    architecture.stages ? "stages; a list such as 2,6,4 gives their depths"
                                        : "no stages; model.depth gives its depth");
+  TESSERA_CHECK_AS(Exit::usage, (architecture.stages && architecture.attention) == !c.stage_heads.empty(),
+                   "model.stage_heads = '", c.stage_heads, "': a model of architecture ", c.architecture,
+                   c.stage_heads.empty() ? " needs heads by stage, a list such as 2,4,8" : " has none");
+  TESSERA_CHECK_AS(Exit::usage, architecture.branches == !c.branches.empty(), "model.branches = '",
+                   c.branches, "': a model of architecture ", c.architecture,
+                   c.branches.empty() ? " needs some, such as 3x3,1x1,identity" : " has none");
+  TESSERA_CHECK_AS(Exit::usage, architecture.stem || !c.stem.any(), "model.stem: a model of architecture ",
+                   c.architecture, " has no stem to choose");
   TESSERA_CHECK_AS(Exit::usage, architecture.distilled || !c.distilled, "model.distilled = true: a model of ",
                    "architecture ", c.architecture, " has no distillation token");
   TESSERA_CHECK_AS(Exit::usage,

@@ -25,6 +25,16 @@ struct Stage {
   int64_t depth, dim, heads;
 };
 
+// What stands before the tokens (models/patch_embed.h).
+struct StemConfig {
+  std::string strides = "none";           // of its convolutions, such as 2,1,1; none: patches alone
+  int64_t channels = 64;                  // after each convolution
+  int64_t kernel = 7;                     // of the first; the others are 3 x 3
+  bool batch_norm = false, relu = false;  // after each convolution, or, without any, after the projection
+
+  bool any() const { return strides != "none" || batch_norm || relu; }
+};
+
 struct ModelConfig {
   std::string name = "vit_small_image_32";
   std::string architecture = "vit";  // one of models/registry.cc
@@ -48,6 +58,8 @@ struct ModelConfig {
   double drop_path = 0;
   bool drop_path_linear = true;  // rising from 0 over the depth (timm), or the same everywhere
   double dropout = 0;
+  std::string branches;  // of a convolution that is trained as several (nn/rep_conv.h): 3x3,1x1,identity
+  StemConfig stem;
   MoeConfig moe;
 
   int64_t prefix_tokens() const { return distilled ? 2 : 1; }  // before the patches': class, distillation
@@ -66,6 +78,10 @@ int64_t total_depth(const ModelConfig& config);
 // Ids of the blocks that a placement names, ascending: every-n is n-1, 2n-1, ...; last-n the last n of the
 // odd ids (V-MoE's conventions). An error (usage) where it names none of `depth` blocks.
 std::vector<int64_t> moe_blocks(const std::string& placement, int64_t depth);
+
+// Strides of the stem's convolutions, and the side of the patches that are projected after them.
+std::vector<int64_t> stem_strides(const StemConfig& stem);
+int64_t stem_patch(const ModelConfig& config);
 
 // All fields by their keys, for files, flags and help alike.
 Fields fields(ModelConfig& config);

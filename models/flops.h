@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "models/config.h"
+#include "nn/rep_conv.h"
 
 namespace tessera {
 
@@ -21,10 +22,18 @@ struct ModelCost {
 // By the formula that stands with the architecture.
 ModelCost cost(const ModelConfig& config);
 
-// The model after fusing.
+// The model after fusing: without experts, batch norms and branches.
 inline ModelConfig fused_config(ModelConfig config) {
   config.moe = {};
+  config.stem.batch_norm = false;
+  if (!config.branches.empty()) config.branches = kMergedBranch;
   return config;
+}
+
+// A convolution of side x side outputs takes 2 side^2 O C k^2 operations.
+inline ModelCost conv_cost(const ConvOptions& conv, int64_t side) {
+  const int64_t weights = conv.out * conv.in * conv.kernel * conv.kernel;
+  return {weights + (conv.norm ? 2 : 1) * conv.out, 2 * side * side * weights};
 }
 
 // Of a training step, for one image: a product has one like it for each of its two gradients.

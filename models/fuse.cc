@@ -15,18 +15,40 @@ std::string dense_name(const std::string& stacked) {
   return stacked.substr(0, at) + ".mlp." + stacked.substr(at + 5);
 }
 
-std::unique_ptr<Model> fuse(const Model& model) {
-  auto dense = make_model(fused_config(model.config()), std::nullopt, model.parameters().dtype());
-  for (const auto& p : model.parameters().parameters()) {
-    const std::string name = p.experts > 1 ? dense_name(p.name) : p.name;
-    const auto* target = dense->parameters().find(name);
-    TESSERA_CHECK(target, "fuse: the dense model has no parameter ", name);
-    Tensor value = target->value;
-    for_float("fuse", p.value.dtype(), [&]<class T>() {
-      mean_experts<T>(p.value.data<T>(), p.experts, value.count(), value.mutable_data<T>());
+NamedTensors Model::fused_parameters() const {
+  NamedTensors values;
+  for (const auto& p : parameters_.parameters()) {
+    if (p.experts < 2) {
+      values[p.name] = p.value;
+      continue;
+    }
+    const Shape& stacked = p.value.shape();
+    Tensor mean(Shape(stacked.begin() + 1, stacked.end()), p.value.dtype());
+    for_float("fuse", mean.dtype(), [&]<class T>() {
+      mean_experts<T>(p.value.data<T>(), p.experts, mean.count(), mean.mutable_data<T>());
     });
+    values[dense_name(p.name)] = mean;
   }
-  return dense;
+  return values;
+}
+
+std::unique_ptr<Model> fuse(const Model& model) {
+  const DType dtype = model.parameters().dtype();
+  auto plain = make_model(fused_config(model.config()), std::nullopt, dtype);
+  NamedTensors values = model.fused_parameters();
+  for (const auto& p : plain->parameters().parameters()) {
+    const auto found = values.find(p.name);
+    TESSERA_CHECK(found != values.end() && found->second.shape() == p.value.shape(), "fuse: of ", p.name,
+                  p.value.shape(), " of the fused model ", model.config().name, " gives ",
+                  found == values.end() ? "nothing" : text(found->second.shape()));
+    Tensor value = p.value;
+    const Tensor fused = found->second.to(dtype);
+    for_float("fuse", dtype,
+              [&]<class T>() { std::copy_n(fused.data<T>(), fused.count(), value.mutable_data<T>()); });
+    values.erase(found);
+  }
+  TESSERA_CHECK(values.empty(), "fuse: the fused model has no parameter ", values.begin()->first);
+  return plain;
 }
 
 void set_experts_to_mean(Model& model) {

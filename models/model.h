@@ -21,8 +21,13 @@ class Model {
   virtual Tensor forward(const Tensor& images, const Pass& pass) const = 0;
   // Of one sample.
   virtual Shape input_shape() const { return {config_.channels, config_.image_size, config_.image_size}; }
+  // Rows of one sample that the wide products have: micro-batches are sized by them.
+  virtual int64_t rows() const { return config_.tokens(); }
   // Whether training needs the whole batch in one piece: for batch statistics.
   virtual bool whole_batch() const { return false; }
+  // The weights of this model's fused form (fused_config) by name: a mixture's are the mean of its experts. A
+  // model that training builds of more than inference needs, such as batch norms, overrides this.
+  virtual NamedTensors fused_parameters() const;
 
   const ModelConfig& config() const { return config_; }
   ParameterStore& parameters() { return parameters_; }

@@ -2,6 +2,7 @@
 
 #include "engine/base/nearest_name.h"
 #include "models/cait.h"
+#include "models/rep_vgg.h"
 #include "models/swin.h"
 #include "models/vit.h"
 
@@ -15,7 +16,7 @@ std::unique_ptr<Model> make(const ModelConfig& config, std::optional<uint64_t> s
 
 const std::vector<Architecture>& architectures() {
   static const std::vector<Architecture> list{
-      {.name = "vit", .make = make<Vit>, .cost = vit_cost, .distilled = true},
+      {.name = "vit", .make = make<Vit>, .cost = vit_cost, .distilled = true, .stem = true},
       {.name = "swin",
        .make = make<Swin>,
        .cost = swin_cost,
@@ -23,6 +24,13 @@ const std::vector<Architecture>& architectures() {
        .windows = true,
        .check = check_swin},
       {.name = "cait", .make = make<Cait>, .cost = cait_cost, .head_dim = true},
+      {.name = "rep_vgg",
+       .make = make<RepVgg>,
+       .cost = rep_vgg_cost,
+       .stages = true,
+       .branches = true,
+       .attention = false,
+       .check = check_rep_vgg},
   };
   return list;
 }
@@ -58,15 +66,16 @@ RegisteredModel at_224(const std::string& name, const std::string& summary, int6
   return {name, summary, c};
 }
 
-// The ViT of "Vision Transformer for Small-Size Datasets" (arXiv 2112.13492): patch 4, depth 9, dim 192, 12
-// heads, MLP ratio 2, no qkv bias, Xavier weights, constant stochastic depth.
+// The ViT of "Vision Transformer for Small-Size Datasets" (arXiv 2112.13492): patch 4 (8 at 64 pixels), depth
+// 9, dim 192, 12 heads, MLP ratio 2, no qkv bias, Xavier weights, constant stochastic depth.
 RegisteredModel small_image(const std::string& name, const std::string& summary, int64_t size,
-                            int64_t channels, int64_t classes) {
+                            int64_t channels, int64_t classes, int64_t patch = 4) {
   ModelConfig c;
   c.name = name;
   c.image_size = size;
   c.channels = channels;
   c.classes = classes;
+  c.patch = patch;
   c.qkv_bias = false;
   c.init = WeightInit::xavier;
   c.drop_path = 0.1;
@@ -116,6 +125,31 @@ RegisteredModel cait_xxs24(const std::string& name, const std::string& summary) 
   return model;
 }
 
+// The convolutional stem of "Scaled ReLU Matters" (arXiv 2109.03810): 3Conv+3BN+3ReLU+1Proj.
+RegisteredModel with_conv_stem(RegisteredModel model, const std::string& name, int64_t first_kernel) {
+  model.name = model.config.name = name;
+  model.summary += ", convolutional stem";
+  model.config.stem = {
+      .strides = "2,1,1", .channels = 64, .kernel = first_kernel, .batch_norm = true, .relu = true};
+  return model;
+}
+
+RegisteredModel rep_vgg(const std::string& name, const std::string& summary, int64_t size, int64_t channels,
+                        int64_t classes) {
+  ModelConfig c;
+  c.name = name;
+  c.architecture = "rep_vgg";
+  c.image_size = size;
+  c.channels = channels;
+  c.classes = classes;
+  c.patch = 1;
+  c.depth = c.heads = 0;
+  c.depths = "2,3,2";
+  c.dim = 64;
+  c.branches = "3x3,1x1,identity";
+  return {name, summary, c};
+}
+
 }  // namespace
 
 const std::vector<RegisteredModel>& registered_models() {
@@ -136,6 +170,17 @@ const std::vector<RegisteredModel>& registered_models() {
       cait_small_image("cait_small_image_32", "CaiT for 32 x 32 RGB images (CIFAR)", 32, 100),
       cait_small_image("cait_small_image_64", "CaiT for 64 x 64 RGB images (Tiny-ImageNet)", 64, 200),
       cait_xxs24("cait_xxs24_224", "CaiT-XXS24, stochastic depth 0.05"),
+      with_conv_stem(at_224("", "DeiT-Ti/16", 192, 3, 0.1), "deit_tiny_conv_stem_224", 7),
+      with_conv_stem(at_224("", "DeiT-S/16", 384, 6, 0.1), "deit_small_conv_stem_224", 7),
+      with_conv_stem(at_224("", "DeiT-B/16", 768, 12, 0.1), "deit_base_conv_stem_224", 7),
+      with_conv_stem(small_image("", "ViT for 32 x 32 RGB images", 32, 3, 100),
+                     "vit_conv_stem_small_image_32", 3),
+      with_conv_stem(small_image("", "ViT for 28 x 28 grey images", 28, 1, 10),
+                     "vit_conv_stem_small_image_28", 3),
+      with_conv_stem(small_image("", "ViT for 64 x 64 RGB images", 64, 3, 200, 8),
+                     "vit_conv_stem_small_image_64", 3),
+      rep_vgg("rep_vgg_small_image_32", "RepVGG for 32 x 32 RGB images", 32, 3, 100),
+      rep_vgg("rep_vgg_small_image_28", "RepVGG for 28 x 28 grey images", 28, 1, 10),
   };
   return models;
 }

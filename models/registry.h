@@ -19,6 +19,9 @@ struct Architecture {
   bool distilled = false;  // can have a distillation token
   bool head_dim = false;   // can have heads of another size than dim / heads: model.head_dim
   bool windows = false;    // attends in windows: model.window
+  bool stem = false;       // takes model.stem
+  bool branches = false;   // has convolutions of branches: model.branches
+  bool attention = true;   // with heads, which stages have their own numbers of
   // Rules of its own on a configuration that keeps the common ones; throws (usage).
   void (*check)(const ModelConfig& config) = nullptr;
 };

@@ -2,7 +2,7 @@
 
 namespace tessera {
 Vit::Vit(const ModelConfig& config, std::optional<uint64_t> seed, DType dtype) : Model(config, dtype) {
-  const int64_t D = config.dim, P = config.patch, C = config.channels;
+  const int64_t D = config.dim;
   const bool small_image = config.init == WeightInit::xavier;  // that code base draws tokens from N(0,1)
   const Scope scope(parameters());
   cls_token_ = (scope / "cls_token").weight({1, 1, D}, Init::normal(small_image ? 1 : 1e-6), false);
@@ -11,9 +11,7 @@ Vit::Vit(const ModelConfig& config, std::optional<uint64_t> seed, DType dtype) :
   pos_embed_ =
       (scope / "pos_embed")
           .weight({1, config.tokens(), D}, small_image ? Init::normal(1) : Init::trunc_normal(0.02), false);
-  const Scope proj = scope / "patch_embed" / "proj";
-  patch_weight_ = (proj / "weight").weight({D, C, P, P}, linear_init(config.init, C * P * P, D));
-  patch_bias_ = (proj / "bias").bias({D});
+  patch_embed_ = std::make_unique<PatchEmbed>(scope / "patch_embed", config);
   for (int64_t id = 0; id < config.depth; ++id)
     blocks_.emplace_back(scope / "blocks" / std::to_string(id), config, D, config.heads, id);
   norm_ = std::make_unique<LayerNorm>(scope / "norm", D);
@@ -25,10 +23,8 @@ Vit::Vit(const ModelConfig& config, std::optional<uint64_t> seed, DType dtype) :
 
 Tensor Vit::forward(const Tensor& images, const Pass& pass) const {
   check_images(images);
-  const int64_t B = images.size(0), D = config().dim, P = config().patch;
-  const Tensor weight = patch_weight_.reshape({D, config().channels * P * P});
-  Tensor x = linear(patches(images, P), weight, patch_bias_);
-  pass.show("patch_embed", x);
+  const int64_t B = images.size(0), D = config().dim;
+  Tensor x = patch_embed_->forward(images, pass);
   x = embed_tokens(x, head_dist_ ? concat({cls_token_, dist_token_}, 1) : cls_token_, pos_embed_);
   for (const Block& block : blocks_) x = block.forward(x, pass);
   const auto head = [&](const Linear& layer, int64_t token) {
@@ -38,12 +34,16 @@ Tensor Vit::forward(const Tensor& images, const Pass& pass) const {
   return pass.show("head", scale(add(head(*head_, 0), head(*head_dist_, 1)), 0.5));
 }
 
+NamedTensors Vit::fused_parameters() const {
+  NamedTensors parameters = Model::fused_parameters();
+  patch_embed_->fold_norms(parameters);
+  return parameters;
+}
+
 ModelCost vit_cost(const ModelConfig& c) {
   const int64_t N = c.tokens(), D = c.dim, K = c.classes, P = c.prefix_tokens();  // each of P has a head
-  const int64_t patch = c.channels * c.patch * c.patch, norm = 2 * D;
-  ModelCost cost;
-  cost.parameters = D * patch + D + P * D + N * D + norm + P * (D * K + K);
-  cost.forward_flops = 2 * ((N - P) * D * patch + P * D * K);
+  ModelCost cost = patch_embed_cost(c);
+  cost += {P * D + N * D + 2 * D + P * (D * K + K), 2 * P * D * K};
   for (int64_t id = 0; id < c.depth; ++id) cost += block_cost(c, D, N, id);
   return cost;
 }

@@ -13,6 +13,8 @@ std::map<std::string, const TensorEntry*> plain_names(const SafetensorsFile& fil
   std::map<std::string, const TensorEntry*> names;
   for (const TensorEntry& entry : file.entries()) {
     if (entry.name.starts_with(kOptimizerPrefix)) continue;
+    // torch counts a batch norm's steps there; nothing depends on it as long as its momentum is constant.
+    if (entry.name.ends_with(".num_batches_tracked")) continue;
     std::string name = entry.name;
     for (bool again = true; again;) {
       again = false;

@@ -32,6 +32,8 @@ struct Init {
   static Init xavier_normal(int64_t inputs, int64_t outputs);
 };
 
+using NamedTensors = std::map<std::string, Tensor>;
+
 // Parameters and their memory: one flat buffer, the decayed ones first, so that the optimizer, the norm and
 // the checkpoint are one loop each. Buffers, which a layer updates itself (running statistics), come last.
 class ParameterStore {

@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "models/registry.h"
 #include "tests/data_files.h"
@@ -55,6 +56,17 @@ TEST_CASE("a chart shows every point that its axes hold") {
   // From 10^0 to 10^2 over the plot's height; 0 has no place on a logarithmic axis.
   CHECK(svg.find("points=\"80,380 400,214 560,48 \"") != std::string::npos);
   CHECK(svg.find("stroke-dasharray") != std::string::npos);
+}
+
+TEST_CASE("a heat map is darkest at its largest number, and has a dash where there is none") {
+  const std::string svg = to_svg(HeatMap{"a & b", {"r1", "r2"}, {"c1", "c2"}, {1, 5, NAN, 3}});
+  CHECK(svg.find("a &amp; b") != std::string::npos);
+  CHECK(svg.find("rgb(255,255,255)\" stroke=\"#ddd\"/>\n<text x=\"335\" y=\"90\" text-anchor=\"middle\" "
+                 "fill=\"black\">1<") != std::string::npos);
+  CHECK(svg.find("rgb(0,74,128)\" stroke=\"#ddd\"/>\n<text x=\"485\" y=\"90\" text-anchor=\"middle\" "
+                 "fill=\"white\">5<") != std::string::npos);
+  CHECK(svg.find(">-</text>") != std::string::npos);
+  CHECK_THROWS_AS(to_svg(HeatMap{"", {"r"}, {"c"}, {}}), Error);
 }
 
 }  // namespace

@@ -62,6 +62,49 @@ TEST_CASE("an arm's settings lie over the scale's, and those over the recipe's")
   CHECK(config_of(recipe, recipe.arms[1], Scale::tiny).model.dim == 16);
 }
 
+TEST_CASE("axes make an arm of every combination of their values, with the settings of each") {
+  const std::string axes = R"(
+[[axis]]
+name = "rate"
+[[axis.value]]
+name = "slow"
+run.optim.lr = 1e-4
+[[axis.value]]
+name = "fast"
+run.optim.lr = 1e-2
+tiny.optim.lr = 2e-2
+[[axis]]
+name = "width"
+[[axis.value]]
+name = "as it is"
+[[axis.value]]
+name = "wide"
+run.model.dim = 32
+full.train.epochs = 9
+)";
+  const Recipe recipe = parse_recipe(kHead + axes, "r");
+  REQUIRE(recipe.arms.size() == 4);
+  CHECK(recipe.arms[0].name == "slow, as it is");
+  CHECK(recipe.arms[1].name == "slow, wide");
+  CHECK(recipe.arms[2].name == "fast, as it is");
+  const RunConfig tiny = config_of(recipe, recipe.arms[3], Scale::tiny);
+  CHECK(tiny.schedule.lr == 2e-2);
+  CHECK(tiny.model.dim == 32);
+  CHECK(tiny.train.epochs == 2);
+  const RunConfig full = config_of(recipe, recipe.arms[3], Scale::full);
+  CHECK(full.schedule.lr == 1e-2);
+  CHECK(full.train.epochs == 9);
+  CHECK(config_of(recipe, recipe.arms[0], Scale::full).train.epochs == 1);
+
+  CHECK(error_of(kHead + axes + "[[arm]]\nname='a'\n") == "recipe r: axis cannot stand beside arms");
+  CHECK(error_of(kHead + std::string("[[axis]]\nname='a'\n")) ==
+        "recipe r, axis 1: name and at least one [[axis.value]] must be there");
+  CHECK(error_of(kHead + axes + "[[axis.value]]\nname='wide'\n") ==
+        "recipe r, axis 2, value 3: name must be there, and another one than those above");
+  CHECK(error_of(kHead + axes + "[[axis.value]]\nname='x'\nfuse=true\n").find("fuse is not a key here") !=
+        std::string::npos);
+}
+
 TEST_CASE("what is wrong with a recipe is named") {
   const std::string head = kHead, arm = "[[arm]]\nname='a'\n";
   CHECK(error_of(head) == "recipe r: arm is missing: a recipe has at least one [[arm]]");

@@ -13,6 +13,7 @@ namespace {
 
 // In pixels: the picture and the frame of its plot.
 constexpr double kWidth = 720, kHeight = 440, kLeft = 80, kRight = 560, kTop = 48, kBottom = 380;
+constexpr double kMargin = 24;
 // Okabe and Ito's colours, which colour-blind readers tell apart.
 constexpr const char* kColours[] = {"#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"};
 
@@ -74,7 +75,50 @@ void line(std::ostream& out, double x1, double y1, double x2, double y2, const s
       << attributes << "/>\n";
 }
 
+// The head of a picture, with its title.
+void begin_svg(std::ostream& out, double width, double height, const std::string& title) {
+  out << "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 " << width << ' ' << height
+      << "\" font-family=\"sans-serif\" font-size=\"13\">\n<rect width=\"100%\" height=\"100%\" "
+         "fill=\"white\"/>\n";
+  write(out, kMargin, 26, title, "font-size=\"16\"");
+}
+
+// From white, for 0, to a dark blue, for 1.
+std::string shade(double part) {
+  const auto mixed = [part](double dark) { return int(std::lround(255 + part * (dark - 255))); };
+  return text("rgb(", mixed(0), ',', mixed(74), ',', mixed(128), ')');
+}
+
 }  // namespace
+
+std::string to_svg(const HeatMap& map) {
+  constexpr double kCellWidth = 150, kCellHeight = 30, kNames = 260, kHead = 70;
+  TESSERA_CHECK(map.values.size() == map.rows.size() * map.columns.size(), "heat map ", map.title, ": ",
+                map.values.size(), " values for ", map.rows.size(), " x ", map.columns.size());
+  double least = std::numeric_limits<double>::infinity(), most = -least;
+  for (const double value : map.values)
+    if (std::isfinite(value)) least = std::min(least, value), most = std::max(most, value);
+
+  std::ostringstream out;
+  begin_svg(out, kNames + kCellWidth * double(map.columns.size()) + kMargin,
+            kHead + kCellHeight * double(map.rows.size()) + kMargin, map.title);
+  for (size_t c = 0; c < map.columns.size(); ++c)
+    write(out, kNames + kCellWidth * (double(c) + 0.5), kHead - 8, map.columns[c], "text-anchor=\"middle\"");
+  for (size_t r = 0; r < map.rows.size(); ++r) {
+    const double y = kHead + kCellHeight * double(r);
+    write(out, kNames - 8, y + 20, map.rows[r], "text-anchor=\"end\"");
+    for (size_t c = 0; c < map.columns.size(); ++c) {
+      const double x = kNames + kCellWidth * double(c), value = map.values[r * map.columns.size() + c];
+      const double part = std::isfinite(value) && most > least ? (value - least) / (most - least) : 0;
+      out << "<rect x=\"" << x << "\" y=\"" << y << "\" width=\"" << kCellWidth << "\" height=\""
+          << kCellHeight << "\" fill=\"" << shade(part) << "\" stroke=\"#ddd\"/>\n";
+      write(out, x + kCellWidth / 2, y + 20, std::isfinite(value) ? number(value) : "-",
+            text("text-anchor=\"middle\" fill=\"", part > 0.5 ? "white" : "black", '"'));
+    }
+  }
+  out << "</svg>\n";
+  return out.str();
+}
 
 std::string to_svg(const Chart& chart) {
   Axis x{kLeft, kRight}, y{kBottom, kTop, chart.log_y};
@@ -89,10 +133,7 @@ std::string to_svg(const Chart& chart) {
   y.round_out();
 
   std::ostringstream out;
-  out << "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 " << kWidth << ' ' << kHeight
-      << "\" font-family=\"sans-serif\" font-size=\"13\">\n<rect width=\"100%\" height=\"100%\" "
-         "fill=\"white\"/>\n";
-  write(out, kLeft, 26, chart.title, "font-size=\"16\"");
+  begin_svg(out, kWidth, kHeight, chart.title);
   for (const double tick : x.ticks()) {
     line(out, x.at(tick), kBottom, x.at(tick), kTop, "stroke=\"#ddd\"");
     write(out, x.at(tick), kBottom + 18, number(tick), "text-anchor=\"middle\"");

@@ -1,4 +1,4 @@
-// Line charts as SVG files: enough to look at a study's numbers.
+// Line charts and heat maps as SVG files: enough to look at a study's numbers.
 #pragma once
 
 #include <string>
@@ -18,6 +18,14 @@ struct Chart {
   bool log_y = false;
 };
 
+// Numbers in a grid, the larger the darker.
+struct HeatMap {
+  std::string title;
+  std::vector<std::string> rows, columns;
+  std::vector<double> values;  // row by row; what is not finite stays white, with a dash
+};
+
 std::string to_svg(const Chart& chart);
+std::string to_svg(const HeatMap& map);
 
 }  // namespace tessera

@@ -65,6 +65,57 @@ class Reader {
   std::vector<std::string> asked_;
 };
 
+// The arms of all combinations of the axes' values.
+std::vector<RecipeArm> combinations(const std::vector<RecipeAxis>& axes) {
+  std::vector<RecipeArm> arms(1);
+  for (const RecipeAxis& axis : axes) {
+    std::vector<RecipeArm> longer;
+    for (const RecipeArm& arm : arms)
+      for (const RecipeArm& value : axis.values) {
+        RecipeArm both = arm;
+        both.name += (arm.name.empty() ? "" : ", ") + value.name;
+        for (const auto settings : {&RecipeArm::run, &RecipeArm::tiny, &RecipeArm::full})
+          (both.*settings).insert((both.*settings).end(), (value.*settings).begin(), (value.*settings).end());
+        longer.push_back(std::move(both));
+      }
+    arms = std::move(longer);
+  }
+  return arms;
+}
+
+// What arms and the values of axes have in common.
+RecipeArm read_arm(Reader& reader) {
+  RecipeArm arm;
+  arm.name = reader.words("name");
+  arm.run = {reader.settings("run")};
+  arm.tiny = {reader.settings("tiny")};
+  arm.full = {reader.settings("full")};
+  return arm;
+}
+
+// `arm` among those of its list, whose names must differ.
+void add_named(std::vector<RecipeArm>& arms, RecipeArm arm, const Reader& reader) {
+  const bool taken = std::any_of(arms.begin(), arms.end(), [&](const auto& a) { return a.name == arm.name; });
+  if (arm.name.empty() || taken) reader.wrong("name", "must be there, and another one than those above");
+  arms.push_back(std::move(arm));
+}
+
+RecipeAxis read_axis(const toml::table& table, const std::string& where) {
+  Reader reader(table, where);
+  RecipeAxis axis{reader.words("name"), {}};
+  if (const toml::array* values = reader.tables("value"))
+    for (const toml::node& node : *values) {
+      Reader value(*node.as_table(), text(where, ", value ", axis.values.size() + 1));
+      RecipeArm arm = read_arm(value);
+      value.finish();
+      add_named(axis.values, std::move(arm), value);
+    }
+  reader.finish();
+  if (axis.name.empty() || axis.values.empty())
+    reader.wrong("name", "and at least one [[axis.value]] must be there");
+  return axis;
+}
+
 }  // namespace
 
 Recipe parse_recipe(const std::string& source, const std::string& name) {
@@ -83,22 +134,28 @@ Recipe parse_recipe(const std::string& source, const std::string& name) {
                 whole.settings("run"),
                 whole.settings("tiny"),
                 whole.settings("full"),
+                {},
                 {}};
   if (const toml::array* arms = whole.tables("arm"))
     for (const toml::node& node : *arms) {
       Reader reader(*node.as_table(), text("recipe ", name, ", arm ", recipe.arms.size() + 1));
-      RecipeArm arm{reader.words("name"), reader.words("start_from"), reader.value<double>("reported"),
-                    reader.value<bool>("fuse").value_or(false), reader.settings("run")};
+      RecipeArm arm = read_arm(reader);
+      arm.start_from = reader.words("start_from");
+      arm.reported = reader.value<double>("reported");
+      arm.fuse = reader.value<bool>("fuse").value_or(false);
       reader.finish();
-      const auto is = [](const std::string& wanted) {
-        return [&wanted](const RecipeArm& other) { return other.name == wanted; };
-      };
-      if (arm.name.empty() || std::any_of(recipe.arms.begin(), recipe.arms.end(), is(arm.name)))
-        reader.wrong("name", "must be there, and another one than those above");
-      if (!arm.start_from.empty() && std::none_of(recipe.arms.begin(), recipe.arms.end(), is(arm.start_from)))
+      if (!arm.start_from.empty() && std::none_of(recipe.arms.begin(), recipe.arms.end(),
+                                                  [&](const auto& a) { return a.name == arm.start_from; }))
         reader.wrong("start_from", "names no arm above: '" + arm.start_from + "'");
-      recipe.arms.push_back(std::move(arm));
+      add_named(recipe.arms, std::move(arm), reader);
     }
+  if (const toml::array* axes = whole.tables("axis")) {
+    if (!recipe.arms.empty()) whole.wrong("axis", "cannot stand beside arms");
+    for (const toml::node& node : *axes)
+      recipe.axes.push_back(
+          read_axis(*node.as_table(), text("recipe ", name, ", axis ", recipe.axes.size() + 1)));
+    recipe.arms = combinations(recipe.axes);
+  }
   whole.finish();
   if (recipe.arms.empty()) whole.wrong("arm", "is missing: a recipe has at least one [[arm]]");
   for (const RecipeArm& arm : recipe.arms)
@@ -127,13 +184,12 @@ const Recipe& recipe_by_name(const std::string& name) {
 
 RunConfig config_of(const Recipe& recipe, const RecipeArm& arm, Scale scale) {
   RunConfig config;
-  const std::string where = "recipe " + recipe.name;
+  const std::string where = "recipe " + recipe.name, own = where + ", arm " + arm.name;
+  const bool tiny = scale == Scale::tiny;
   apply_toml(config, recipe.run, where + ", run");
-  if (scale == Scale::tiny)
-    apply_toml(config, recipe.tiny, where + ", tiny");
-  else
-    apply_toml(config, recipe.full, where + ", full");
-  apply_toml(config, arm.run, where + ", arm " + arm.name);
+  apply_toml(config, tiny ? recipe.tiny : recipe.full, where + (tiny ? ", tiny" : ", full"));
+  for (const std::string& settings : arm.run) apply_toml(config, settings, own);
+  for (const std::string& settings : tiny ? arm.tiny : arm.full) apply_toml(config, settings, own);
   return config;
 }
 

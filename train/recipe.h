@@ -7,8 +7,12 @@
 //   [[arm]]                   one line of the table: name, and optionally
 //     reported                  the paper's top-1 in per cent; without it, it is not known to us
 //     start_from                the arm, above this one, whose weights of the same seed it starts from
-//     fuse                      true: its experts are fused after training, and the fused model is what
-//     counts [arm.run]                 its settings, over all of these
+//     fuse                      true: it is fused after training, and the fused model is what counts
+//     [arm.run]                 its settings, over all of these
+//     [arm.tiny]  [arm.full]    the same at one scale, over those
+//   [[axis]]                  in place of arms, which then are every combination of the axes' values
+//     name                      what varies
+//     [[axis.value]]            name, and run, tiny and full as an arm has them
 #pragma once
 
 #include <optional>
@@ -23,13 +27,20 @@ struct RecipeArm {
   std::string name, start_from;
   std::optional<double> reported;
   bool fuse = false;
-  std::string run;  // TOML, as the recipe's own settings
+  // TOML texts as the recipe's own settings, each over those before it.
+  std::vector<std::string> run, tiny, full;
+};
+
+struct RecipeAxis {
+  std::string name;
+  std::vector<RecipeArm> values;  // name and settings
 };
 
 struct Recipe {
   std::string name, title, paper, notes;
   std::string run, tiny, full;
-  std::vector<RecipeArm> arms;
+  std::vector<RecipeAxis> axes;
+  std::vector<RecipeArm> arms;  // of axes: the last one varies first
 };
 
 enum class Scale { tiny, full };

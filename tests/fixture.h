@@ -1,0 +1,70 @@
+// A file of tests/fixtures: what PyTorch computed, and how far from it something is.
+#pragma once
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <string>
+
+#include "engine/io/safetensors.h"
+#include "engine/tensor/tensor.h"
+#include "tests/places.h"
+
+namespace tessera {
+
+class Fixture {
+ public:
+  explicit Fixture(const std::string& name) : file_(kSourceFolder + "/tests/fixtures/" + name) {}
+
+  const SafetensorsFile& file() const { return file_; }
+  Tensor floats(const std::string& name, DType dtype = DType::f64) const {
+    const TensorEntry& e = entry(name);
+    Tensor tensor(Shape(e.shape.begin(), e.shape.end()), DType::f64);
+    file_.read_f64(e, {tensor.mutable_data<double>(), size_t(tensor.count())});
+    return tensor.to(dtype);
+  }
+  Tensor integers(const std::string& name) const {
+    const TensorEntry& e = entry(name);
+    Tensor tensor(Shape(e.shape.begin(), e.shape.end()), DType::i32);
+    std::memcpy(tensor.mutable_data<int32_t>(), file_.bytes(e).data(), size_t(tensor.count()) * 4);
+    return tensor;
+  }
+  std::string word(const std::string& key) const { return file_.metadata().at(key); }
+  double number(const std::string& key) const { return std::stod(word(key)); }
+  int64_t integer(const std::string& key) const { return std::stoll(word(key)); }
+
+ private:
+  const TensorEntry& entry(const std::string& name) const {
+    const TensorEntry* found = file_.find(name);
+    REQUIRE_MESSAGE(found, name);
+    return *found;
+  }
+
+  SafetensorsFile file_;
+};
+
+inline double largest(const Tensor& x) {
+  double most = 0;
+  for (int64_t i = 0; i < x.count(); ++i) most = std::max(most, std::abs(x.at(i)));
+  return most;
+}
+
+// Largest |difference|; infinite where there is a NaN. `counts(i)` tells which elements count.
+template <class F>
+double difference(const Tensor& got, const Tensor& want, F&& counts) {
+  REQUIRE(got.shape() == want.shape());
+  double most = 0;
+  for (int64_t i = 0; i < want.count(); ++i) {
+    if (!counts(i)) continue;
+    const double here = std::abs(got.at(i) - want.at(i));
+    most = std::max(most, std::isnan(here) ? INFINITY : here);
+  }
+  return most;
+}
+inline double difference(const Tensor& got, const Tensor& want) {
+  return difference(got, want, [](int64_t) { return true; });
+}
+
+}  // namespace tessera
