@@ -79,10 +79,10 @@ Dataset load_data_for(const ModelFile& file, const std::string& folder, Split sp
   const std::string which = name.empty() && remembered ? own->second : name;
   Dataset data = load_dataset(folder, split, which);
   const ModelConfig& c = file.config();
-  TESSERA_CHECK_AS(
-      Exit::data, data.channels == c.channels && data.height == c.image_size && data.width == c.image_size,
-      folder, ": images (", data.channels, ",", data.height, ",", data.width, "), but the model of ",
-      file.path, " takes (", c.channels, ",", c.image_size, ",", c.image_size, ")");
+  const Shape has = data.samples->shape(), takes{c.channels, c.image_size, c.image_size};
+  for (int axis = 0; axis < takes.rank(); ++axis)  // a size of 0 follows the model
+    TESSERA_CHECK_AS(Exit::data, has.rank() == takes.rank() && (has[axis] == 0 || has[axis] == takes[axis]),
+                     folder, ": samples ", has, ", but the model of ", file.path, " takes ", takes);
   TESSERA_CHECK_AS(Exit::data, data.classes() == c.classes, folder, ": ", data.classes(),
                    " classes, but the model of ", file.path, " has ", c.classes);
   if (!file.classes.empty() && file.classes != data.class_names)
@@ -94,6 +94,11 @@ Dataset load_data_for(const ModelFile& file, const std::string& folder, Split sp
 
 Normalization normalization_for(const ModelFile& file, const Dataset& data) {
   return file.normalization ? *file.normalization : normalization(data.name);
+}
+
+PrepareOptions prepare_options(const ModelFile& file, const Dataset& data) {
+  const ModelConfig& c = file.config();
+  return {.shape = {c.channels, c.image_size, c.image_size}, .normalization = normalization_for(file, data)};
 }
 
 void warn(const std::string& message) { std::cerr << "tessera: warning: " << message << std::endl; }

@@ -43,6 +43,9 @@ Dataset load_data_for(const ModelFile& file, const std::string& folder, Split sp
 // The file's own normalization, or else that of the data set.
 Normalization normalization_for(const ModelFile& file, const Dataset& data);
 
+// How samples are made ready for the file's model.
+PrepareOptions prepare_options(const ModelFile& file, const Dataset& data);
+
 void warn(const std::string& message);
 
 // One thread count for everything; 0 keeps all.

@@ -1,13 +1,12 @@
 #include "data/dataset.h"
 
-#include <algorithm>
 #include <array>
 #include <cctype>
-#include <cstring>
 #include <sstream>
 
 #include "data/cifar.h"
 #include "data/idx.h"
+#include "data/image_set.h"
 #include "engine/base/check.h"
 
 namespace tessera {
@@ -81,13 +80,10 @@ Dataset load_mnist(const fs::path& images_file, const fs::path& labels_file, std
   set.class_names = known_set(name).class_names;
   TESSERA_CHECK_AS(Exit::usage, normalization(name).mean.size() == 1, images_name,
                    ": holds grey images, which ", name, " does not; name mnist or fashion-mnist");
-  set.count = images.dims[0];
-  set.channels = 1;
-  set.height = images.dims[1];
-  set.width = images.dims[2];
-  set.images = std::move(images.values);
+  set.samples =
+      std::make_shared<MemoryImages>(Shape{1, images.dims[1], images.dims[2]}, std::move(images.values));
   set.labels.assign(labels.values.begin(), labels.values.end());
-  for (int64_t i = 0; i < set.count; ++i) {
+  for (int64_t i = 0; i < set.count(); ++i) {
     TESSERA_CHECK_AS(Exit::data, set.labels[i] < set.classes(), labels_name, ": label ", set.labels[i],
                      " of image ", i, ", but ", name, " has ", set.classes(), " classes");
   }
@@ -115,17 +111,18 @@ std::vector<std::string> read_names(const fs::path& file, size_t expected) {
 Dataset load_cifar(const std::vector<fs::path>& files, std::string_view name) {
   Dataset set;
   set.name = name;
-  set.channels = CifarRecords::kChannels;
-  set.height = set.width = CifarRecords::kSide;
+  std::vector<uint8_t> images;
   const auto parse = name == "cifar10" ? parse_cifar10 : parse_cifar100;
   const auto append = [](auto& to, const auto& from) { to.insert(to.end(), from.begin(), from.end()); };
   for (const fs::path& file : files) {
     const CifarRecords records = parse(read_file(file), file.string());
-    append(set.images, records.images);
+    append(images, records.images);
     append(set.labels, records.labels);
     append(set.coarse_labels, records.coarse_labels);
   }
-  set.count = int64_t(set.labels.size());
+  constexpr int64_t kSide = CifarRecords::kSide;
+  set.samples =
+      std::make_shared<MemoryImages>(Shape{CifarRecords::kChannels, kSide, kSide}, std::move(images));
   return set;
 }
 
@@ -170,26 +167,14 @@ Dataset load_dataset(const fs::path& folder, Split split, std::string_view name)
        "[.gz], ", cifar10[0].filename().string(), " and ", cifar100.filename().string());
 }
 
-// A multiply and a shift for every 8 bytes; the shift carries high bits down, where a multiply never does.
 uint64_t Dataset::fingerprint() const {
-  uint64_t hash = 0xcbf29ce484222325u;
-  const auto mix = [&hash](uint64_t word) {
-    hash = (hash ^ word) * 0x9E3779B97F4A7C15u;
-    hash ^= hash >> 32;
-  };
-  const auto mix_bytes = [&mix](const void* data, size_t size) {
-    const auto* bytes = static_cast<const uint8_t*>(data);
-    for (size_t i = 0; i < size; i += sizeof(uint64_t)) {
-      uint64_t word = 0;
-      std::memcpy(&word, bytes + i, std::min(sizeof(word), size - i));
-      mix(word);
-    }
-  };
-  for (const int64_t dim : {count, channels, height, width}) mix(uint64_t(dim));
-  mix_bytes(labels.data(), labels.size() * sizeof(labels[0]));
-  mix_bytes(coarse_labels.data(), coarse_labels.size() * sizeof(coarse_labels[0]));
-  mix_bytes(images.data(), images.size());
-  return hash;
+  Fingerprint print;
+  print.add(uint64_t(count()));
+  for (const int64_t size : samples->shape()) print.add(uint64_t(size));
+  print.add<int32_t>(labels);
+  print.add<int32_t>(coarse_labels);
+  samples->add_to(print);
+  return print.value();
 }
 
 Normalization normalization(std::string_view name) { return known_set(name).normalization; }

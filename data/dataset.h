@@ -1,12 +1,14 @@
-// A labelled set of images in memory, as bytes; and the sets this program knows by name.
+// A labelled set of samples, and the sets that this program knows by name.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
-#include <span>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "data/samples.h"
 
 namespace tessera {
 
@@ -14,19 +16,15 @@ enum class Split { train, test };
 
 struct Dataset {
   std::string name;  // "mnist", "fashion-mnist", "cifar10", "cifar100"
-  int64_t count = 0, channels = 0, height = 0, width = 0;
-  std::vector<uint8_t> images;  // (count, C, H, W)
+  std::shared_ptr<const Samples> samples;
   std::vector<int32_t> labels;  // (count), below class_names.size()
   std::vector<std::string> class_names;
   std::vector<int32_t> coarse_labels;  // (count) super-classes; empty where the set has none
   std::vector<std::string> coarse_names;
 
-  int64_t image_size() const { return channels * height * width; }
+  int64_t count() const { return int64_t(labels.size()); }
   int64_t classes() const { return int64_t(class_names.size()); }
-  std::span<const uint8_t> image(int64_t i) const {
-    return {images.data() + i * image_size(), size_t(image_size())};
-  }
-  // A 64-bit hash of shape, labels and pixels: tells in a log which data a run has seen.
+  // Of shape, labels and samples.
   uint64_t fingerprint() const;
 };
 
@@ -38,11 +36,6 @@ struct Dataset {
 // name or its parent's contains "fashion" (any case), MNIST otherwise. Both have 10 classes.
 // Error(Exit::data) names the file; where nothing fits, what was looked for.
 Dataset load_dataset(const std::filesystem::path& folder, Split split, std::string_view name = {});
-
-// Per channel, of pixels scaled to [0, 1].
-struct Normalization {
-  std::vector<float> mean, std;
-};
 
 // The mean and standard deviation of the training images of a known set. Error(Exit::usage) for other names.
 Normalization normalization(std::string_view name);

@@ -7,8 +7,10 @@
 
 #include "data/loader.h"
 #include "engine/base/check.h"
+#include "tests/data_files.h"
 
 using namespace tessera;
+using namespace tessera::testing;
 
 namespace {
 
@@ -16,15 +18,15 @@ namespace {
 Dataset made_up(int64_t count, int64_t channels = 1, int64_t side = 6) {
   Dataset set;
   set.name = "made up";
-  set.count = count;
-  set.channels = channels;
-  set.height = set.width = side;
   set.class_names.resize(10);
+  const Shape shape{channels, side, side};
+  std::vector<uint8_t> bytes;
   for (int64_t i = 0; i < count; ++i) {
     set.labels.push_back(int32_t(i % 10));
     set.coarse_labels.push_back(int32_t(i % 3));
-    for (int64_t k = 0; k < set.image_size(); ++k) set.images.push_back(uint8_t(i * 7 + k));
+    for (int64_t k = 0; k < shape.count(); ++k) bytes.push_back(uint8_t(i * 7 + k));
   }
+  set.samples = std::make_shared<MemoryImages>(shape, std::move(bytes));
   return set;
 }
 
@@ -32,9 +34,10 @@ LoaderOptions options_for(const Dataset& set, int64_t batch, int workers) {
   LoaderOptions options;
   options.batch_size = batch;
   options.seed = 5;
-  options.augment = {2, true};
-  options.normalization.mean.assign(size_t(set.channels), 0.25f);
-  options.normalization.std.assign(size_t(set.channels), 0.5f);
+  const auto channels = size_t(set.samples->shape()[0]);
+  options.prepare.augment = {2, true};
+  options.prepare.normalization.mean.assign(channels, 0.25f);
+  options.prepare.normalization.std.assign(channels, 0.5f);
   options.workers = workers;
   return options;
 }
@@ -49,7 +52,7 @@ void check_same(const std::vector<Batch>& a, const std::vector<Batch>& b) {
   REQUIRE(a.size() == b.size());
   for (size_t i = 0; i < a.size(); ++i) {
     CAPTURE(i);
-    CHECK(a[i].images == b[i].images);
+    CHECK(a[i].inputs == b[i].inputs);
     CHECK(a[i].labels == b[i].labels);
     CHECK(a[i].coarse_labels == b[i].coarse_labels);
     CHECK(a[i].indices == b[i].indices);
@@ -124,13 +127,13 @@ TEST_CASE("loader: training drops the rest, evaluation has it, in order and plai
   CHECK(evaluation.steps_per_epoch() == 3);
   int64_t index = 0;
   for (const Batch& batch : take(evaluation, 3)) {
-    CHECK(batch.images.size() == size_t(batch.size() * 36));
+    CHECK(batch.inputs.size() == size_t(batch.size() * 36));
     for (int64_t i = 0; i < batch.size(); ++i, ++index) {
       CHECK(batch.indices[i] == index);
       CHECK(batch.labels[i] == set.labels[index]);
       CHECK(batch.coarse_labels[i] == set.coarse_labels[index]);
       for (int64_t k = 0; k < 36; ++k) {
-        CHECK(batch.images[i * 36 + k] == float((set.image(index)[k] / 255.0 - 0.25) / 0.5));
+        CHECK(batch.inputs[i * 36 + k] == float((image(set, index)[k] / 255.0 - 0.25) / 0.5));
       }
     }
   }
@@ -173,15 +176,17 @@ TEST_CASE("loader: options that give no batch, and sets that do not fit together
   CHECK(changed([](LoaderOptions& o) { o.batch_size = 0; }) == Exit::usage);
   CHECK(changed([](LoaderOptions& o) { o.limit = -1; }) == Exit::usage);
   CHECK(changed([](LoaderOptions& o) { o.workers = -1; }) == Exit::usage);
-  CHECK(changed([](LoaderOptions& o) { o.augment.padding = -1; }) == Exit::usage);
-  CHECK(changed([](LoaderOptions& o) { o.normalization.mean.resize(3); }) == Exit::usage);
-  CHECK(changed([](LoaderOptions& o) { o.normalization.std[0] = 0; }) == Exit::usage);
+  CHECK(changed([](LoaderOptions& o) { o.prepare.augment.padding = -1; }) == Exit::usage);
+  CHECK(changed([](LoaderOptions& o) { o.prepare.normalization.mean.resize(3); }) == Exit::usage);
+  CHECK(changed([](LoaderOptions& o) { o.prepare.normalization.std[0] = 0; }) == Exit::usage);
   Dataset torn = set;
-  torn.images.pop_back();
-  CHECK(code(torn, good) == Exit::data);
-  torn = set;
   torn.labels.push_back(0);
   CHECK(code(torn, good) == Exit::data);
+  torn = set;
+  torn.coarse_labels.pop_back();
+  CHECK(code(torn, good) == Exit::data);
+  CHECK_THROWS_AS(MemoryImages({1, 6, 6}, ByteVector(71)), Error);
+  CHECK(changed([](LoaderOptions& o) { o.prepare.shape = {1, 7, 7}; }) == Exit::usage);
 }
 
 TEST_CASE("loader: a failure in a worker comes out of next(), at its batch") {
@@ -221,13 +226,13 @@ TEST_CASE("augment: a window and a flip, against the definition") {
     for (int right = -7; right <= 7; ++right) {
       for (const bool flip : {false, true}) {
         std::vector<float> out(50);
-        normalizer.apply(set.images.data(), {down, right, flip}, out.data());
+        normalizer.apply(image(set, 0), {down, right, flip}, out.data());
         for (int c = 0; c < 2; ++c) {
           for (int y = 0; y < 5; ++y) {
             for (int x = 0; x < 5; ++x) {
               const int from_y = y + down, from_x = (flip ? 4 - x : x) + right;
               const bool inside = from_y >= 0 && from_y < 5 && from_x >= 0 && from_x < 5;
-              const int byte = inside ? set.images[c * 25 + from_y * 5 + from_x] : 0;
+              const int byte = inside ? image(set, 0)[c * 25 + from_y * 5 + from_x] : 0;
               const double mean = c == 0 ? 0.5 : 0.25, std = c == 0 ? 0.25 : 0.5;
               REQUIRE(out[c * 25 + y * 5 + x] == float((byte / 255.0 - mean) / std));
             }

@@ -37,8 +37,9 @@ LoaderOptions loader_options(const RunConfig& c, const Normalization& normalizat
   return {.training = true,
           .batch_size = c.train.step_images(),
           .seed = c.train.seed,
-          .augment = {.padding = c.data.padding, .flip = c.data.flip},
-          .normalization = normalization,
+          .prepare = {.shape = {c.model.channels, c.model.image_size, c.model.image_size},
+                      .normalization = normalization,
+                      .augment = {.padding = c.data.padding, .flip = c.data.flip}},
           .limit = c.data.limit,
           .workers = c.data.workers};
 }
@@ -58,6 +59,13 @@ Device chosen_device(const RunConfig& config, bool show) {
 // Samples that a replica takes at a time; 0: as it sees fit. A card takes whole batches.
 int64_t micro_batch(const TrainConfig& config, const Device& device) {
   return config.micro_batch == 0 && device.is_cuda() ? config.batch : config.micro_batch;
+}
+
+// One split, which has what the model takes.
+Dataset load_fitting(const RunConfig& config, Split split) {
+  Dataset data = load_dataset(config.data.folder, split, config.data.name);
+  check_fit(config.model, data);
+  return data;
 }
 
 // One run from a state to its end, all of it on one device.
@@ -91,7 +99,7 @@ class Run {
   void log_step(const Batch& batch, const StepResult& result, const StepTimes& times);
   Pass pass() const { return {.training = true, .seed = config_.train.seed, .step = uint32_t(state_.step)}; }
   static BatchView view(const Batch& batch) {
-    return {batch.images, batch.labels, batch.size(), batch.soft_targets};
+    return {batch.inputs, batch.labels, batch.size(), batch.soft_targets};
   }
   float* values() { return model_->parameters().flat().mutable_data<float>(); }
   [[noreturn]] void diverged(const Batch& batch, const StepResult& result);
@@ -126,8 +134,8 @@ Run::Run(const RunConfig& config, const std::string& folder, Progress progress)
       show_(progress != Progress::quiet),
       device_(chosen_device(config, show_)),
       on_device_(device_),
-      train_set_(load_dataset(config.data.folder, Split::train, config.data.name)),
-      test_set_(load_dataset(config.data.folder, Split::test, config.data.name)),
+      train_set_(load_fitting(config, Split::train)),
+      test_set_(load_fitting(config, Split::test)),
       normalization_(normalization(train_set_.name)),
       loader_(train_set_, loader_options(config, normalization_)),
       model_(make_model(config.model, config.train.seed)),
@@ -136,8 +144,6 @@ Run::Run(const RunConfig& config, const std::string& folder, Progress progress)
                           .parts = config.train.accumulate}),
       optimizer_(make_optimizer<float>(config.optim, model_->parameters().learned())),
       experts_(stacked_parameters(*model_)) {
-  check_fit(config_.model, train_set_);
-  check_fit(config_.model, test_set_);
   const double per_epoch = double(loader_.steps_per_epoch());
   total_steps_ = std::max<int64_t>(1, std::llround(config_.train.epochs * per_epoch));
   last_step_ = config_.train.max_steps > 0 ? std::min(total_steps_, config_.train.max_steps) : total_steps_;
@@ -382,9 +388,11 @@ void check_fit(const ModelConfig& model, const Dataset& data) {
     TESSERA_CHECK_AS(Exit::usage, own == needed, "model.", key, " = ", own, ", but ", data.name, " has ",
                      needed, "; set model.", key, " = ", needed);
   };
-  same("channels", model.channels, data.channels);
-  same("image_size", model.image_size, data.height);
-  same("image_size", model.image_size, data.width);
+  // A size of 0 follows the model.
+  const Shape shape = data.samples->shape();
+  same("channels", model.channels, shape[0]);
+  for (const int64_t side : {shape[1], shape[2]})
+    if (side > 0) same("image_size", model.image_size, side);
   same("classes", model.classes, data.classes());
 }
 
