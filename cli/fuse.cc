@@ -77,7 +77,7 @@ double largest_difference(const Model& a, const Model& b, const TestImages& imag
 
 Metadata carried_over(const Metadata& metadata) {
   Metadata kept;
-  for (const char* key : {kClassesKey, kMeanKey, kStdKey, kDataKey, kDataNameKey})
+  for (const char* key : {kClassesKey, kMeanKey, kStdKey, kCropKey, kDataKey, kDataNameKey})
     if (const auto found = metadata.find(key); found != metadata.end()) kept.insert(*found);
   return kept;
 }

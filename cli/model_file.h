@@ -20,6 +20,7 @@ struct ModelFile {
   std::unique_ptr<Model> model;
   std::vector<std::string> classes;            // empty where the file has no names
   std::optional<Normalization> normalization;  // nothing where the file does not say
+  double crop = 1;                             // the part of an image's shorter side that is seen
 
   const ModelConfig& config() const { return model->config(); }
   std::string class_name(int64_t k) const;

@@ -7,7 +7,7 @@
 #include "cli/commands.h"
 #include "cli/model_file.h"
 #include "cli/output.h"
-#include "data/image.h"
+#include "data/resize.h"
 #include "train/replicas.h"
 
 namespace tessera::cli {
@@ -22,17 +22,12 @@ struct PredictOptions {
 };
 
 // The square in the middle, at the model's size and with its channels.
-Image fit_to_model(const Image& image, const ModelConfig& c) {
-  const int64_t side = std::min(image.height, image.width);
-  const int64_t down = (image.height - side) / 2, right = (image.width - side) / 2;
-  Image square{image.channels, side, side, {}};
-  square.pixels.reserve(size_t(image.channels * side * side));
-  for (int64_t channel = 0; channel < image.channels; ++channel)
-    for (int64_t y = 0; y < side; ++y) {
-      const auto row = image.pixels.begin() + (channel * image.height + down + y) * image.width + right;
-      square.pixels.insert(square.pixels.end(), row, row + side);
-    }
-  return to_channels(resize(square, c.image_size, c.image_size), c.channels);
+Image fit_to_model(const Image& image, const ModelFile& file) {
+  const ModelConfig& c = file.config();
+  const int64_t side = c.image_size;
+  if (image.height == side && image.width == side) return to_channels(image, c.channels);
+  const Window seen = centre_window(image.height, image.width, side, side, file.crop);
+  return to_channels(resize(image.view(), seen, side, side, Filter::bicubic), c.channels);
 }
 
 struct Guess {
@@ -110,12 +105,12 @@ int predict_files(const PredictOptions& o, const ModelFile& file) {
         text(file.path, " does not say how its images were normalised; 0.5 is taken for mean and deviation"));
   }
   const ModelConfig& c = file.config();
-  const Normalizer normalizer(c.channels, c.image_size, c.image_size, norm);
+  const Normalizer normalizer(c.channels, norm);
   Predictor predictor(o, file);
   for (const std::string& path : o.files) {
-    const Image image = fit_to_model(load_image(path), c);
+    const Image image = fit_to_model(load_image(path), file);
     std::vector<float> values(image.pixels.size());
-    normalizer.apply(image.pixels.data(), {}, values.data());
+    normalizer.apply(image.view(), {}, values.data());
     predictor.predict({{"file", path}}, values);
   }
   predictor.finish();

@@ -6,6 +6,7 @@
 
 #include "data/cifar.h"
 #include "data/idx.h"
+#include "data/image_folder.h"
 #include "data/image_set.h"
 #include "engine/base/check.h"
 
@@ -20,8 +21,8 @@ struct KnownSet {
   Normalization normalization;
 };
 
-const std::array<KnownSet, 4>& known_sets() {
-  static const std::array<KnownSet, 4> kSets = {{
+const std::array<KnownSet, 6>& known_sets() {
+  static const std::array<KnownSet, 6> kSets = {{
       {"mnist", {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"}, {{0.1307f}, {0.3081f}}},
       {"fashion-mnist",
        {"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
@@ -31,6 +32,8 @@ const std::array<KnownSet, 4>& known_sets() {
        {"airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"},
        {{0.4914f, 0.4822f, 0.4465f}, {0.2470f, 0.2435f, 0.2616f}}},
       {"cifar100", {}, {{0.5070f, 0.4865f, 0.4409f}, {0.2673f, 0.2564f, 0.2762f}}},
+      {"tiny-imagenet", {}, {{0.4802f, 0.4481f, 0.3975f}, {0.2770f, 0.2691f, 0.2821f}}},
+      {"image-folder", {}, {{0.485f, 0.456f, 0.406f}, {0.229f, 0.224f, 0.225f}}},
   }};
   return kSets;
 }
@@ -126,6 +129,16 @@ Dataset load_cifar(const std::vector<fs::path>& files, std::string_view name) {
   return set;
 }
 
+Dataset load_files(ImageFiles found, std::string_view name) {
+  Dataset set;
+  set.name = name;
+  set.labels = std::move(found.labels);
+  set.class_names = std::move(found.class_names);
+  set.notes = std::move(found.notes);
+  set.samples = std::make_shared<FolderImages>(std::move(found.folder), std::move(found.files));
+  return set;
+}
+
 }  // namespace
 
 Dataset load_dataset(const fs::path& folder, Split split, std::string_view name) {
@@ -163,8 +176,15 @@ Dataset load_dataset(const fs::path& folder, Split split, std::string_view name)
     set.coarse_names = read_names(folder / "coarse_label_names.txt", 20);
     return set;
   }
+  if (is_tiny_imagenet(folder)) return load_files(list_tiny_imagenet(folder, train), "tiny-imagenet");
+
+  const fs::path train_folder = folder / "train";
+  const fs::path own = train ? train_folder : there(folder / "val") ? folder / "val" : folder / "test";
+  if (there(own))
+    return load_files(list_image_folder(own, there(train_folder) ? train_folder : own), "image-folder");
   fail(Exit::data, folder.string(), ": no known data set here; looked for ", images.filename().string(),
-       "[.gz], ", cifar10[0].filename().string(), " and ", cifar100.filename().string());
+       "[.gz], ", cifar10[0].filename().string(), ", ", cifar100.filename().string(),
+       ", and for an image folder's ", train ? "train/" : "val/ and test/");
 }
 
 uint64_t Dataset::fingerprint() const {

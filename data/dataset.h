@@ -15,12 +15,13 @@ namespace tessera {
 enum class Split { train, test };
 
 struct Dataset {
-  std::string name;  // "mnist", "fashion-mnist", "cifar10", "cifar100"
+  std::string name;  // "mnist", "fashion-mnist", "cifar10", "cifar100", "tiny-imagenet", "image-folder"
   std::shared_ptr<const Samples> samples;
   std::vector<int32_t> labels;  // (count), below class_names.size()
   std::vector<std::string> class_names;
   std::vector<int32_t> coarse_labels;  // (count) super-classes; empty where the set has none
   std::vector<std::string> coarse_names;
+  std::vector<std::string> notes;  // what lies in the folder and was left out
 
   int64_t count() const { return int64_t(labels.size()); }
   int64_t classes() const { return int64_t(class_names.size()); }
@@ -32,12 +33,17 @@ struct Dataset {
 //   IDX        train-images-idx3-ubyte, train-labels-idx1-ubyte (t10k-... for test), each plain or .gz
 //   CIFAR-10   data_batch_1.bin .. data_batch_5.bin, test_batch.bin
 //   CIFAR-100  train.bin, test.bin; names from fine_label_names.txt and coarse_label_names.txt where they are
+//   Tiny-ImageNet  wnids.txt, train/ and val/ with val_annotations.txt
+//   image folder   train/CLASS/FILE, and val/CLASS/FILE or test/CLASS/FILE: PNG, JPEG, PGM or PPM, of any
+//   size.
+//              Classes are the folders of train/, sorted by the bytes of their names.
 // IDX files do not say which set they are. `name` does; without it they are Fashion-MNIST if the folder's
 // name or its parent's contains "fashion" (any case), MNIST otherwise. Both have 10 classes.
 // Error(Exit::data) names the file; where nothing fits, what was looked for.
 Dataset load_dataset(const std::filesystem::path& folder, Split split, std::string_view name = {});
 
-// The mean and standard deviation of the training images of a known set. Error(Exit::usage) for other names.
+// The mean and standard deviation of the training images of a known set; those of ImageNet for an image
+// folder. Error(Exit::usage) for other names.
 Normalization normalization(std::string_view name);
 
 }  // namespace tessera

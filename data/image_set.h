@@ -8,16 +8,13 @@
 
 namespace tessera {
 
-// An image of a set, in memory while the set is, or while the Image is that it was decoded into.
-struct ImageView {
-  int64_t channels, height, width;
-  const uint8_t* pixels;  // (C, H, W)
-};
+// In evaluation the middle of an image is seen, this part of its shorter side.
+inline constexpr double kEvaluationCrop = 0.875;
 
 class ImageSet : public Samples {
  public:
-  // `own` is filled where the pixels do not lie in memory.
-  virtual ImageView image(int64_t index, Image& own) const = 0;
+  // Lies in the set's memory or in `own`, into which it is then decoded. `reduction` may be empty.
+  virtual ImageView image(int64_t index, Image& own, const Reduction& reduction) const = 0;
 
   std::unique_ptr<Preparation> preparation(const PrepareOptions& options) const override;
 };
@@ -31,7 +28,7 @@ class MemoryImages : public ImageSet {
   int64_t count() const override { return int64_t(pixels_.size()) / shape_.count(); }
   Shape shape() const override { return shape_; }
   void add_to(Fingerprint& fingerprint) const override { fingerprint.add<uint8_t>(pixels_); }
-  ImageView image(int64_t index, Image& own) const override;
+  ImageView image(int64_t index, Image& own, const Reduction& reduction) const override;
   ImageView image(int64_t index) const;
 
   const std::vector<uint8_t>& pixels() const { return pixels_; }

@@ -39,6 +39,10 @@ Loader::Loader(const Dataset& data, LoaderOptions options)
       samples_(count_samples(data_, options_)),
       steps_(count_steps(options_, samples_)),
       slots_(count_slots(options_.workers)) {
+  TESSERA_CHECK_AS(Exit::usage, options_.repeats > 0, "loader: ", options_.repeats,
+                   " repeats, expected at least 1");
+  TESSERA_CHECK_AS(Exit::usage, !options_.mix.in_use() || preparation_->shape().rank() == 3,
+                   "loader: Mixup and CutMix are for images, not for samples ", preparation_->shape());
   TESSERA_CHECK_AS(Exit::data,
                    data.samples->count() == data.count() &&
                        (data.coarse_labels.empty() || data.coarse_labels.size() == data.labels.size()),
@@ -119,7 +123,7 @@ void Loader::fill(int64_t number, Batch& batch) const {
   const int64_t first = batch.step_in_epoch * options_.batch_size;
   const int64_t size = std::min(options_.batch_size, samples_ - first);
   const auto length = size_t(preparation_->shape().count());
-  const Occasion occasion{options_.training, options_.seed, epoch};
+  const int64_t repeats = options_.training ? options_.repeats : 1;
   const Permutation order(uint64_t(samples_), Draw{options_.seed, Stream::shuffle, epoch, 0});
 
   batch.inputs.resize(size_t(size) * length);
@@ -127,15 +131,29 @@ void Loader::fill(int64_t number, Batch& batch) const {
   batch.indices.resize(size_t(size));
   batch.coarse_labels.resize(data_.coarse_labels.empty() ? 0 : size_t(size));
   for (int64_t i = 0; i < size; ++i) {
-    const int64_t index = options_.training ? int64_t(order.at(uint64_t(first + i))) : first + i;
+    const int64_t turn = (first + i) / repeats;
+    const int64_t index = options_.training ? int64_t(order.at(uint64_t(turn))) : turn;
     const int32_t label = data_.labels[index];
     TESSERA_CHECK_AS(Exit::data, label >= 0 && label < data_.classes(), data_.name, ": label ", label,
                      " of sample ", index, ", but there are ", data_.classes(), " classes");
     batch.indices[i] = index;
     batch.labels[i] = label;
     if (!batch.coarse_labels.empty()) batch.coarse_labels[i] = data_.coarse_labels[index];
-    preparation_->prepare(index, occasion, std::span(batch.inputs).subspan(size_t(i) * length, length));
+    const Occasion at{options_.training, options_.seed, epoch, uint32_t((first + i) % repeats)};
+    preparation_->prepare(index, at, std::span(batch.inputs).subspan(size_t(i) * length, length));
   }
+  mix(batch);
+}
+
+void Loader::mix(Batch& batch) const {
+  batch.soft_targets.clear();
+  if (!options_.training || !options_.mix.in_use()) return;
+  const Shape shape = preparation_->shape();
+  const Occasion at{true, options_.seed, uint32_t(batch.epoch)};
+  const Mix mix = draw_mix(options_.mix, Dice(at, Site::mix, batch.step_in_epoch), shape[1], shape[2]);
+  if (mix.lambda == 1) return;
+  mix_inputs(batch.inputs, shape, mix);
+  batch.soft_targets = mixed_targets(batch.labels, data_.classes(), mix.lambda);
 }
 
 }  // namespace tessera

@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "data/augment/mix.h"
 #include "data/dataset.h"
 
 namespace tessera {
@@ -20,6 +21,11 @@ struct LoaderOptions {
   int64_t batch_size = 128;  // B
   uint64_t seed = 0;
   PrepareOptions prepare = {};
+  MixOptions mix = {};  // of images, in training
+  // In training: how often a sample comes in an epoch, in turns that follow each other and are augmented
+  // anew. The epoch keeps its length, so that it sees only the part 1 / repeats of the samples: DeiT's
+  // repeated augmentation (its RASampler) on one process.
+  int64_t repeats = 1;
   int64_t limit = 0;  // only the first `limit` samples of the set; 0 means all
   int workers = 0;    // threads that prepare batches ahead; 0 prepares each in next()
 };
@@ -68,6 +74,7 @@ class Loader {
 
   Slot& slot(int64_t number) { return slots_[size_t(number) % slots_.size()]; }
   void fill(int64_t number, Batch& batch) const;
+  void mix(Batch& batch) const;
   void prepare(int64_t number);
   void work();
   void stop();

@@ -6,7 +6,7 @@
 #include <memory>
 #include <span>
 
-#include "data/augment.h"
+#include "data/augment/options.h"
 #include "data/fingerprint.h"
 #include "data/normalize.h"
 #include "engine/base/shape.h"
@@ -18,13 +18,6 @@ struct PrepareOptions {
   Shape shape = {};                  // of what the model takes for one sample; empty: as the samples are
   Normalization normalization = {};  // images
   AugmentOptions augment = {};       // images, in training
-};
-
-// Which time a sample is made ready: augmentations are drawn by this and the sample's index, by nothing else.
-struct Occasion {
-  bool training = false;  // else without augmentation
-  uint64_t seed = 0;
-  uint32_t epoch = 0;
 };
 
 // Makes samples ready in one way. Several threads call it at a time.

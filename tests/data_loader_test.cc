@@ -35,7 +35,8 @@ LoaderOptions options_for(const Dataset& set, int64_t batch, int workers) {
   options.batch_size = batch;
   options.seed = 5;
   const auto channels = size_t(set.samples->shape()[0]);
-  options.prepare.augment = {2, true};
+  options.prepare.augment.padding = 2;
+  options.prepare.augment.flip = true;
   options.prepare.normalization.mean.assign(channels, 0.25f);
   options.prepare.normalization.std.assign(channels, 0.5f);
   options.workers = workers;
@@ -54,6 +55,7 @@ void check_same(const std::vector<Batch>& a, const std::vector<Batch>& b) {
     CAPTURE(i);
     CHECK(a[i].inputs == b[i].inputs);
     CHECK(a[i].labels == b[i].labels);
+    CHECK(a[i].soft_targets == b[i].soft_targets);
     CHECK(a[i].coarse_labels == b[i].coarse_labels);
     CHECK(a[i].indices == b[i].indices);
     CHECK(a[i].epoch == b[i].epoch);
@@ -76,6 +78,115 @@ TEST_CASE("loader: the number of workers changes no byte") {
     check_same(alone, batches(1));
     check_same(alone, batches(3));
   }
+}
+
+namespace {
+
+// All that there is, at once.
+LoaderOptions everything(const Dataset& set, int64_t batch, int workers) {
+  LoaderOptions options = options_for(set, batch, workers);
+  options.prepare.augment.resized_crop = true;
+  options.prepare.augment.policy = "rand-m9-n4-p0.9-mstd0.5-inc1";
+  options.prepare.augment.jitter = 0.4;
+  options.prepare.augment.erase.probability = 0.5;
+  options.mix = {.mixup = 0.8, .cutmix = 1, .probability = 0.8};
+  options.repeats = 3;
+  return options;
+}
+
+}  // namespace
+
+TEST_CASE("loader: augmentations, mixing and repeats too are of the seed and the place alone") {
+  const Dataset set = made_up(60, 3, 12);
+  Loader alone(set, everything(set, 8, 0)), others(set, everything(set, 8, 3));
+  const std::vector<Batch> all = take(alone, 20);
+  check_same(all, take(others, 20));
+  others.seek(1, 2);
+  check_same({all.begin() + 9, all.end()}, take(others, 11));
+  alone.seek(0, 5);
+  check_same({all.begin() + 5, all.begin() + 8}, take(alone, 3));
+  LoaderOptions reseeded = everything(set, 8, 0);
+  reseeded.seed = 6;
+  CHECK(Loader(set, reseeded).next().inputs != all[0].inputs);
+}
+
+TEST_CASE("loader: repeats come in turn, each augmented anew, and leave the epoch's length") {
+  const Dataset set = made_up(60, 3, 12);
+  LoaderOptions options = options_for(set, 6, 0);
+  options.repeats = 3;
+  Loader loader(set, options);
+  CHECK(loader.steps_per_epoch() == 10);
+  std::map<int64_t, int> turns;
+  int same = 0;
+  for (const Batch& batch : take(loader, 10)) {
+    const size_t size = batch.inputs.size() / 6;
+    for (size_t i = 0; i < 6; ++i) {
+      CHECK(batch.indices[i] == batch.indices[i / 3 * 3]);
+      ++turns[batch.indices[i]];
+      const auto sample = batch.inputs.begin() + int64_t(i * size);
+      same += i % 3 > 0 && std::equal(sample, sample + int64_t(size), sample - int64_t(size));
+    }
+  }
+  CHECK(turns.size() == 20);
+  for (const auto& [index, count] : turns) CHECK(count == 3);
+  CHECK(same <= 5);  // of 40; two draws agree once in 50
+  options.repeats = 0;
+  CHECK_THROWS_AS(Loader(set, options), Error);
+}
+
+TEST_CASE("loader: mixed batches have the targets of what they show") {
+  const Dataset set = made_up(64, 3, 10);
+  LoaderOptions options = options_for(set, 8, 0);
+  options.prepare.augment = {};
+  Loader plain(set, options);
+  options.mix = {.mixup = 1, .cutmix = 1, .probability = 0.7};
+  Loader mixed(set, options);
+  int untouched = 0, cut = 0, blended = 0;
+  for (int step = 0; step < 400; ++step) {
+    const Batch a = plain.next(), b = mixed.next();
+    CHECK(a.labels == b.labels);
+    if (b.soft_targets.empty()) {
+      CHECK(a.inputs == b.inputs);
+      ++untouched;
+      continue;
+    }
+    bool swapped = true;
+    for (size_t i = 0; i < 8; ++i) {
+      const size_t partner = 7 - i;
+      const float* const own = a.inputs.data() + i * 300;
+      const float* const other = a.inputs.data() + partner * 300;
+      const float* const out = b.inputs.data() + i * 300;
+      double total = 0;
+      for (size_t k = 0; k < 10; ++k) total += double(b.soft_targets[i * 10 + k]);
+      CHECK(total == doctest::Approx(1).epsilon(1e-6));
+      if (a.labels[i] == a.labels[partner]) continue;
+      const double lambda = double(b.soft_targets[i * 10 + size_t(a.labels[i])]);
+      CHECK(double(b.soft_targets[i * 10 + size_t(a.labels[partner])]) == doctest::Approx(1 - lambda));
+      int kept = 0, taken = 0, differ = 0;
+      for (size_t k = 0; k < 300; ++k) {
+        if (own[k] == other[k]) continue;
+        ++differ;
+        kept += out[k] == own[k];
+        taken += out[k] == other[k];
+      }
+      if (kept + taken == differ) {
+        // The part of the image that stays its own.
+        CHECK(lambda == doctest::Approx(double(kept) / differ));
+      } else {
+        swapped = false;
+        for (size_t k = 0; k < 300; ++k)
+          CHECK(double(out[k]) ==
+                doctest::Approx(lambda * double(own[k]) + (1 - lambda) * double(other[k])).epsilon(1e-4));
+      }
+    }
+    (swapped ? cut : blended) += 1;
+  }
+  const auto near = [](int count, double p) {
+    return std::abs(count - 400 * p) < 5 * std::sqrt(400 * p * (1 - p));
+  };
+  CHECK(near(untouched, 0.3));
+  CHECK(near(cut, 0.35));
+  CHECK(near(blended, 0.35));
 }
 
 TEST_CASE("loader: seek equals going on, from before and after, with workers and without") {
@@ -221,12 +332,12 @@ TEST_CASE("loader: it shuts down at any point") {
 
 TEST_CASE("augment: a window and a flip, against the definition") {
   const Dataset set = made_up(1, 2, 5);
-  const Normalizer normalizer(2, 5, 5, {{0.5f, 0.25f}, {0.25f, 0.5f}});
+  const Normalizer normalizer(2, {{0.5f, 0.25f}, {0.25f, 0.5f}});
   for (int down = -7; down <= 7; ++down) {
     for (int right = -7; right <= 7; ++right) {
       for (const bool flip : {false, true}) {
         std::vector<float> out(50);
-        normalizer.apply(image(set, 0), {down, right, flip}, out.data());
+        normalizer.apply({2, 5, 5, image(set, 0)}, {down, right, flip}, out.data());
         for (int c = 0; c < 2; ++c) {
           for (int y = 0; y < 5; ++y) {
             for (int x = 0; x < 5; ++x) {
@@ -248,7 +359,8 @@ TEST_CASE("augment: draws are even, and keyed by seed, epoch and sample") {
   std::map<int64_t, int> down, right;
   int flips = 0, both = 0, same_as_next_epoch = 0;
   for (int i = 0; i < kDraws; ++i) {
-    const CropFlip move = draw_crop_flip({4, true}, 1, 3, i), later = draw_crop_flip({4, true}, 1, 4, i);
+    const CropFlip move = draw_crop_flip(4, true, {true, 1, 3}, i),
+                   later = draw_crop_flip(4, true, {true, 1, 4}, i);
     ++down[move.down];
     ++right[move.right];
     flips += move.flip;
@@ -268,7 +380,7 @@ TEST_CASE("augment: draws are even, and keyed by seed, epoch and sample") {
   CHECK(near(flips, 0.5));
   CHECK(near(both, 0.5 * 4 / 9));
   CHECK(near(same_as_next_epoch, 1.0 / 162));
-  const CropFlip none = draw_crop_flip({0, false}, 1, 3, 7);
+  const CropFlip none = draw_crop_flip(0, false, {true, 1, 3}, 7);
   CHECK(none.down == 0);
   CHECK(none.right == 0);
   CHECK(!none.flip);

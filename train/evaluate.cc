@@ -8,13 +8,14 @@
 namespace tessera {
 
 Evaluation evaluate(Replicas& replicas, const Dataset& data, const Normalization& normalization,
-                    int64_t classes, int64_t batch, int64_t limit) {
+                    int64_t classes, int64_t batch, int64_t limit, int workers) {
   const int64_t K = classes;
   batch = std::min(batch, limit > 0 ? std::min(limit, data.count()) : data.count());
   Loader loader(data, {.training = false,
                        .batch_size = batch,
                        .prepare = {.shape = replicas.input_shape(), .normalization = normalization},
-                       .limit = limit});
+                       .limit = limit,
+                       .workers = workers});
   std::vector<float> logits(size_t(batch * K));
   std::vector<int64_t> right(static_cast<size_t>(K)), seen(static_cast<size_t>(K));
   Evaluation result;

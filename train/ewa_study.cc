@@ -48,14 +48,14 @@ struct Parts {
 EwaTrace trace(const RunConfig& config, const Dataset& train_set, const Dataset& test_set, double share_rate,
                int64_t steps) {
   const Normalization normal = normalization(train_set.name);
+  const std::unique_ptr<Model> built = make_model(config.model, config.train.seed);
+  Model& model = *built;
   Loader loader(train_set, {.training = true,
                             .batch_size = config.train.batch,
                             .seed = config.train.seed,
-                            .prepare = {.normalization = normal},
+                            .prepare = {.shape = model.input_shape(), .normalization = normal},
                             .limit = config.data.limit,
                             .workers = config.data.workers});
-  const std::unique_ptr<Model> built = make_model(config.model, config.train.seed);
-  Model& model = *built;
   Replicas replicas(model, {.micro_batch = config.train.micro_batch});
   OptimizerConfig plain_sgd{.name = "sgd", .weight_decay = 0, .momentum = 0};
   const auto optimizer = make_optimizer<float>(plain_sgd, model.parameters().learned());
