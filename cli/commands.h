@@ -20,6 +20,7 @@ struct Command {
 };
 
 Command train_command();
+Command check_command();
 Command eval_command();
 Command predict_command();
 Command fuse_command();

@@ -12,7 +12,7 @@ namespace {
 
 struct EvalOptions {
   std::string weights, data, name, split = "test", device = "cpu";
-  int64_t limit = 0, threads = 0, batch = 256;
+  int64_t limit = 0, threads = 0, batch = 256, workers = 1;
   bool json = false, per_class = false;
 };
 
@@ -52,7 +52,8 @@ int run(const EvalOptions& o) {
   const Device::Scope there(device);
   Replicas replicas(*file.model, {});
   print(o, file, data,
-        evaluate(replicas, data, normalization_for(file, data), file.config().classes, o.batch, o.limit));
+        evaluate(replicas, data, normalization_for(file, data), file.config().classes, o.batch, o.limit,
+                 int(o.workers)));
   return 0;
 }
 
@@ -74,6 +75,7 @@ checkpoint, and ViT or DeiT files of timm.
             args.option("--batch", o->batch, 1, "Images at a time");
             args.option("--device", "NAME", o->device, "auto, cpu, cuda or cuda:I");
             args.option("--threads", o->threads, 0, "Threads; 0: all");
+            args.option("--workers", o->workers, 0, "Threads that read images ahead");
             args.flag("--per-class", o->per_class, "The accuracy of each class too");
             args.flag("--json", o->json, "The result as JSON");
             return [o] { return run(*o); };

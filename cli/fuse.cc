@@ -7,7 +7,6 @@
 #include "cli/commands.h"
 #include "cli/model_file.h"
 #include "cli/output.h"
-#include "data/augment.h"
 #include "models/flops.h"
 
 namespace tessera::cli {
@@ -32,8 +31,8 @@ class TestImages {
       return;
     }
     data_ = load_data_for(file, folder, Split::test, o.name);
-    normalizer_.emplace(data_->channels, data_->height, data_->width, normalization_for(file, *data_));
-    count_ = std::min(count_, data_->count);
+    preparation_ = data_->samples->preparation(prepare_options(file, *data_));
+    count_ = std::min(count_, data_->count());
     words_ = text(grouped(count_), " test images of ", data_->name);
   }
 
@@ -49,7 +48,7 @@ class TestImages {
     for (int64_t i = begin; i < end; ++i) {
       float* const image = out + (i - begin) * size;
       if (data_)
-        normalizer_->apply(data_->image(i).data(), {}, image);
+        preparation_->prepare(i, {}, {image, size_t(size)});
       else
         for (int64_t j = 0; j < size; ++j) image[j] = float(draw.normal(uint64_t(i * size + j)));
     }
@@ -60,7 +59,7 @@ class TestImages {
   const ModelConfig& config_;
   int64_t count_;
   std::optional<Dataset> data_;
-  std::optional<Normalizer> normalizer_;
+  std::unique_ptr<Preparation> preparation_;
   std::string words_;
 };
 
@@ -78,7 +77,7 @@ double largest_difference(const Model& a, const Model& b, const TestImages& imag
 
 Metadata carried_over(const Metadata& metadata) {
   Metadata kept;
-  for (const char* key : {kClassesKey, kMeanKey, kStdKey, kDataKey, kDataNameKey})
+  for (const char* key : {kClassesKey, kMeanKey, kStdKey, kCropKey, kDataKey, kDataNameKey})
     if (const auto found = metadata.find(key); found != metadata.end()) kept.insert(*found);
   return kept;
 }

@@ -11,10 +11,10 @@
 namespace tessera::cli {
 
 const std::vector<Command>& commands() {
-  static const std::vector<Command> list{train_command(),    eval_command(),      predict_command(),
-                                         fuse_command(),     info_command(),      list_command(),
-                                         bench_command(),    study_ewa_command(), study_diversity_command(),
-                                         reproduce_command()};
+  static const std::vector<Command> list{train_command(),     check_command(),           eval_command(),
+                                         predict_command(),   fuse_command(),            info_command(),
+                                         list_command(),      bench_command(),           study_ewa_command(),
+                                         study_diversity_command(), reproduce_command()};
   return list;
 }
 
@@ -31,6 +31,7 @@ std::string help() {
     out += "  " + command.name + std::string(11 - command.name.size(), ' ') + command.summary + '\n';
   return out + R"(
 From images to a fused model
+  tessera check --preset fashion-mnist --preview sheet.png
   tessera train --preset fashion-mnist-ewa --out runs/ewa
   tessera eval runs/ewa/model.safetensors
   tessera fuse runs/ewa/model.safetensors -o vit.safetensors

@@ -53,6 +53,13 @@ ModelFile load_model_file(const std::string& file_or_folder) {
   Normalization norm{metadata_list<float>(result, kMeanKey, c.channels, finite),
                      metadata_list<float>(result, kStdKey, c.channels, positive)};
   if (!norm.mean.empty() && !norm.std.empty()) result.normalization = norm;
+  if (const auto found = result.metadata.find(kCropKey); found != result.metadata.end()) {
+    const auto crop = nlohmann::json::parse(found->second, nullptr, false);
+    TESSERA_CHECK_AS(Exit::file, crop.is_number() && crop.get<double>() > 0 && crop.get<double>() <= 1,
+                     result.path, ": metadata ", kCropKey, " = ", printable(found->second),
+                     ": not a number in (0,1]");
+    result.crop = crop.get<double>();
+  }
   return result;
 }
 
@@ -78,11 +85,12 @@ Dataset load_data_for(const ModelFile& file, const std::string& folder, Split sp
   const bool remembered = own != file.metadata.end() && home != file.metadata.end() && home->second == folder;
   const std::string which = name.empty() && remembered ? own->second : name;
   Dataset data = load_dataset(folder, split, which);
+  for (const std::string& note : data.notes) warn(note);
   const ModelConfig& c = file.config();
-  TESSERA_CHECK_AS(
-      Exit::data, data.channels == c.channels && data.height == c.image_size && data.width == c.image_size,
-      folder, ": images (", data.channels, ",", data.height, ",", data.width, "), but the model of ",
-      file.path, " takes (", c.channels, ",", c.image_size, ",", c.image_size, ")");
+  const Shape has = data.samples->shape(), takes{c.channels, c.image_size, c.image_size};
+  for (int axis = 0; axis < takes.rank(); ++axis)  // a size of 0 follows the model
+    TESSERA_CHECK_AS(Exit::data, has.rank() == takes.rank() && (has[axis] == 0 || has[axis] == takes[axis]),
+                     folder, ": samples ", has, ", but the model of ", file.path, " takes ", takes);
   TESSERA_CHECK_AS(Exit::data, data.classes() == c.classes, folder, ": ", data.classes(),
                    " classes, but the model of ", file.path, " has ", c.classes);
   if (!file.classes.empty() && file.classes != data.class_names)
@@ -94,6 +102,11 @@ Dataset load_data_for(const ModelFile& file, const std::string& folder, Split sp
 
 Normalization normalization_for(const ModelFile& file, const Dataset& data) {
   return file.normalization ? *file.normalization : normalization(data.name);
+}
+
+PrepareOptions prepare_options(const ModelFile& file, const Dataset& data) {
+  const ModelConfig& c = file.config();
+  return {.shape = {c.channels, c.image_size, c.image_size}, .normalization = normalization_for(file, data)};
 }
 
 void warn(const std::string& message) { std::cerr << "tessera: warning: " << message << std::endl; }

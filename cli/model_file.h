@@ -20,6 +20,7 @@ struct ModelFile {
   std::unique_ptr<Model> model;
   std::vector<std::string> classes;            // empty where the file has no names
   std::optional<Normalization> normalization;  // nothing where the file does not say
+  double crop = 1;                             // the part of an image's shorter side that is seen
 
   const ModelConfig& config() const { return model->config(); }
   std::string class_name(int64_t k) const;
@@ -42,6 +43,9 @@ Dataset load_data_for(const ModelFile& file, const std::string& folder, Split sp
 
 // The file's own normalization, or else that of the data set.
 Normalization normalization_for(const ModelFile& file, const Dataset& data);
+
+// How samples are made ready for the file's model.
+PrepareOptions prepare_options(const ModelFile& file, const Dataset& data);
 
 void warn(const std::string& message);
 

@@ -7,8 +7,7 @@
 #include "cli/commands.h"
 #include "cli/model_file.h"
 #include "cli/output.h"
-#include "data/augment.h"
-#include "data/image.h"
+#include "data/resize.h"
 #include "train/replicas.h"
 
 namespace tessera::cli {
@@ -23,17 +22,12 @@ struct PredictOptions {
 };
 
 // The square in the middle, at the model's size and with its channels.
-Image fit_to_model(const Image& image, const ModelConfig& c) {
-  const int64_t side = std::min(image.height, image.width);
-  const int64_t down = (image.height - side) / 2, right = (image.width - side) / 2;
-  Image square{image.channels, side, side, {}};
-  square.pixels.reserve(size_t(image.channels * side * side));
-  for (int64_t channel = 0; channel < image.channels; ++channel)
-    for (int64_t y = 0; y < side; ++y) {
-      const auto row = image.pixels.begin() + (channel * image.height + down + y) * image.width + right;
-      square.pixels.insert(square.pixels.end(), row, row + side);
-    }
-  return to_channels(resize(square, c.image_size, c.image_size), c.channels);
+Image fit_to_model(const Image& image, const ModelFile& file) {
+  const ModelConfig& c = file.config();
+  const int64_t side = c.image_size;
+  if (image.height == side && image.width == side) return to_channels(image, c.channels);
+  const Window seen = centre_window(image.height, image.width, side, side, file.crop);
+  return to_channels(resize(image.view(), seen, side, side, Filter::bicubic), c.channels);
 }
 
 struct Guess {
@@ -62,18 +56,13 @@ std::vector<Guess> guesses(const std::vector<float>& logits, int64_t top) {
 
 class Predictor {
  public:
-  Predictor(const PredictOptions& options, const ModelFile& file, const Normalization& normalization)
-      : options_(options),
-        file_(file),
-        normalizer_(file.config().channels, file.config().image_size, file.config().image_size,
-                    normalization),
-        replicas_(*file.model, {.workers = 1}) {}
+  Predictor(const PredictOptions& options, const ModelFile& file)
+      : options_(options), file_(file), replicas_(*file.model, {.workers = 1}) {}
 
-  // `what` names the image; `label` is its true class where that is known.
-  void predict(const nlohmann::ordered_json& what, const Image& image, const std::string& label = {}) {
-    const Image input = fit_to_model(image, file_.config());
-    std::vector<float> values(input.pixels.size()), logits(size_t(file_.config().classes));
-    normalizer_.apply(input.pixels.data(), {}, values.data());
+  // `what` names the sample whose prepared values these are; `label` is its true class where that is known.
+  void predict(const nlohmann::ordered_json& what, const std::vector<float>& values,
+               const std::string& label = {}) {
+    std::vector<float> logits(size_t(file_.config().classes));
     replicas_.forward({values, {}, 1}, logits.data());
     const std::vector<Guess> top = guesses(logits, options_.top);
     if (options_.json) {
@@ -101,7 +90,6 @@ class Predictor {
  private:
   const PredictOptions& options_;
   const ModelFile& file_;
-  const Normalizer normalizer_;
   Replicas replicas_;
   nlohmann::ordered_json results_ = nlohmann::ordered_json::array();
 };
@@ -116,22 +104,29 @@ int predict_files(const PredictOptions& o, const ModelFile& file) {
     warn(
         text(file.path, " does not say how its images were normalised; 0.5 is taken for mean and deviation"));
   }
-  Predictor predictor(o, file, norm);
-  for (const std::string& path : o.files) predictor.predict({{"file", path}}, load_image(path));
+  const ModelConfig& c = file.config();
+  const Normalizer normalizer(c.channels, norm);
+  Predictor predictor(o, file);
+  for (const std::string& path : o.files) {
+    const Image image = fit_to_model(load_image(path), file);
+    std::vector<float> values(image.pixels.size());
+    normalizer.apply(image.view(), {}, values.data());
+    predictor.predict({{"file", path}}, values);
+  }
   predictor.finish();
   return 0;
 }
 
 int predict_indices(const PredictOptions& o, const ModelFile& file) {
   const Dataset data = load_data_for(file, data_folder(file, o.data), split_by_name(o.split), o.name);
-  Predictor predictor(o, file, normalization_for(file, data));
+  const auto preparation = data.samples->preparation(prepare_options(file, data));
+  std::vector<float> values(size_t(preparation->shape().count()));
+  Predictor predictor(o, file);
   for (const int64_t i : o.indices) {
-    TESSERA_CHECK_AS(Exit::usage, i >= 0 && i < data.count, "--index ", i, ": ", data.name, " has ",
-                     data.count, " images, from 0 to ", data.count - 1);
-    const auto pixels = data.image(i);
-    predictor.predict({{"index", i}},
-                      {data.channels, data.height, data.width, {pixels.begin(), pixels.end()}},
-                      data.class_names[size_t(data.labels[size_t(i)])]);
+    TESSERA_CHECK_AS(Exit::usage, i >= 0 && i < data.count(), "--index ", i, ": ", data.name, " has ",
+                     data.count(), " images, from 0 to ", data.count() - 1);
+    preparation->prepare(i, {}, values);
+    predictor.predict({{"index", i}}, values, data.class_names[size_t(data.labels[size_t(i)])]);
   }
   predictor.finish();
   return 0;

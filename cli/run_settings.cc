@@ -12,7 +12,8 @@ struct Shortcut {
   const char *flag, *kind, *key, *help;
 };
 constexpr Shortcut kShortcuts[] = {
-    {"--data", "DIR", "data.folder", "Folder of the data set: IDX (MNIST family), CIFAR-10 or CIFAR-100"},
+    {"--data", "DIR", "data.folder",
+     "Folder of the data set: IDX (MNIST family), CIFAR, Tiny-ImageNet or an image folder"},
     {"--model", "NAME", "model.name", "Model; `tessera list models` shows all"},
     {"--moe", "BLOCKS", "model.moe.blocks", "Blocks with experts: none, every-2, last-2 or 1,3,5"},
     {"--experts", "N", "model.moe.experts", "Experts in each of these blocks"},

@@ -1,13 +1,13 @@
 #include "data/dataset.h"
 
-#include <algorithm>
 #include <array>
 #include <cctype>
-#include <cstring>
 #include <sstream>
 
 #include "data/cifar.h"
 #include "data/idx.h"
+#include "data/image_folder.h"
+#include "data/image_set.h"
 #include "engine/base/check.h"
 
 namespace tessera {
@@ -21,8 +21,8 @@ struct KnownSet {
   Normalization normalization;
 };
 
-const std::array<KnownSet, 4>& known_sets() {
-  static const std::array<KnownSet, 4> kSets = {{
+const std::array<KnownSet, 6>& known_sets() {
+  static const std::array<KnownSet, 6> kSets = {{
       {"mnist", {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"}, {{0.1307f}, {0.3081f}}},
       {"fashion-mnist",
        {"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
@@ -32,6 +32,8 @@ const std::array<KnownSet, 4>& known_sets() {
        {"airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"},
        {{0.4914f, 0.4822f, 0.4465f}, {0.2470f, 0.2435f, 0.2616f}}},
       {"cifar100", {}, {{0.5070f, 0.4865f, 0.4409f}, {0.2673f, 0.2564f, 0.2762f}}},
+      {"tiny-imagenet", {}, {{0.4802f, 0.4481f, 0.3975f}, {0.2770f, 0.2691f, 0.2821f}}},
+      {"image-folder", {}, {{0.485f, 0.456f, 0.406f}, {0.229f, 0.224f, 0.225f}}},
   }};
   return kSets;
 }
@@ -81,13 +83,10 @@ Dataset load_mnist(const fs::path& images_file, const fs::path& labels_file, std
   set.class_names = known_set(name).class_names;
   TESSERA_CHECK_AS(Exit::usage, normalization(name).mean.size() == 1, images_name,
                    ": holds grey images, which ", name, " does not; name mnist or fashion-mnist");
-  set.count = images.dims[0];
-  set.channels = 1;
-  set.height = images.dims[1];
-  set.width = images.dims[2];
-  set.images = std::move(images.values);
+  set.samples =
+      std::make_shared<MemoryImages>(Shape{1, images.dims[1], images.dims[2]}, std::move(images.values));
   set.labels.assign(labels.values.begin(), labels.values.end());
-  for (int64_t i = 0; i < set.count; ++i) {
+  for (int64_t i = 0; i < set.count(); ++i) {
     TESSERA_CHECK_AS(Exit::data, set.labels[i] < set.classes(), labels_name, ": label ", set.labels[i],
                      " of image ", i, ", but ", name, " has ", set.classes(), " classes");
   }
@@ -115,17 +114,28 @@ std::vector<std::string> read_names(const fs::path& file, size_t expected) {
 Dataset load_cifar(const std::vector<fs::path>& files, std::string_view name) {
   Dataset set;
   set.name = name;
-  set.channels = CifarRecords::kChannels;
-  set.height = set.width = CifarRecords::kSide;
+  std::vector<uint8_t> images;
   const auto parse = name == "cifar10" ? parse_cifar10 : parse_cifar100;
   const auto append = [](auto& to, const auto& from) { to.insert(to.end(), from.begin(), from.end()); };
   for (const fs::path& file : files) {
     const CifarRecords records = parse(read_file(file), file.string());
-    append(set.images, records.images);
+    append(images, records.images);
     append(set.labels, records.labels);
     append(set.coarse_labels, records.coarse_labels);
   }
-  set.count = int64_t(set.labels.size());
+  constexpr int64_t kSide = CifarRecords::kSide;
+  set.samples =
+      std::make_shared<MemoryImages>(Shape{CifarRecords::kChannels, kSide, kSide}, std::move(images));
+  return set;
+}
+
+Dataset load_files(ImageFiles found, std::string_view name) {
+  Dataset set;
+  set.name = name;
+  set.labels = std::move(found.labels);
+  set.class_names = std::move(found.class_names);
+  set.notes = std::move(found.notes);
+  set.samples = std::make_shared<FolderImages>(std::move(found.folder), std::move(found.files));
   return set;
 }
 
@@ -166,30 +176,25 @@ Dataset load_dataset(const fs::path& folder, Split split, std::string_view name)
     set.coarse_names = read_names(folder / "coarse_label_names.txt", 20);
     return set;
   }
+  if (is_tiny_imagenet(folder)) return load_files(list_tiny_imagenet(folder, train), "tiny-imagenet");
+
+  const fs::path train_folder = folder / "train";
+  const fs::path own = train ? train_folder : there(folder / "val") ? folder / "val" : folder / "test";
+  if (there(own))
+    return load_files(list_image_folder(own, there(train_folder) ? train_folder : own), "image-folder");
   fail(Exit::data, folder.string(), ": no known data set here; looked for ", images.filename().string(),
-       "[.gz], ", cifar10[0].filename().string(), " and ", cifar100.filename().string());
+       "[.gz], ", cifar10[0].filename().string(), ", ", cifar100.filename().string(),
+       ", and for an image folder's ", train ? "train/" : "val/ and test/");
 }
 
-// A multiply and a shift for every 8 bytes; the shift carries high bits down, where a multiply never does.
 uint64_t Dataset::fingerprint() const {
-  uint64_t hash = 0xcbf29ce484222325u;
-  const auto mix = [&hash](uint64_t word) {
-    hash = (hash ^ word) * 0x9E3779B97F4A7C15u;
-    hash ^= hash >> 32;
-  };
-  const auto mix_bytes = [&mix](const void* data, size_t size) {
-    const auto* bytes = static_cast<const uint8_t*>(data);
-    for (size_t i = 0; i < size; i += sizeof(uint64_t)) {
-      uint64_t word = 0;
-      std::memcpy(&word, bytes + i, std::min(sizeof(word), size - i));
-      mix(word);
-    }
-  };
-  for (const int64_t dim : {count, channels, height, width}) mix(uint64_t(dim));
-  mix_bytes(labels.data(), labels.size() * sizeof(labels[0]));
-  mix_bytes(coarse_labels.data(), coarse_labels.size() * sizeof(coarse_labels[0]));
-  mix_bytes(images.data(), images.size());
-  return hash;
+  Fingerprint print;
+  print.add(uint64_t(count()));
+  for (const int64_t size : samples->shape()) print.add(uint64_t(size));
+  print.add<int32_t>(labels);
+  print.add<int32_t>(coarse_labels);
+  samples->add_to(print);
+  return print.value();
 }
 
 Normalization normalization(std::string_view name) { return known_set(name).normalization; }

@@ -1,32 +1,31 @@
-// A labelled set of images in memory, as bytes; and the sets this program knows by name.
+// A labelled set of samples, and the sets that this program knows by name.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
-#include <span>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "data/samples.h"
 
 namespace tessera {
 
 enum class Split { train, test };
 
 struct Dataset {
-  std::string name;  // "mnist", "fashion-mnist", "cifar10", "cifar100"
-  int64_t count = 0, channels = 0, height = 0, width = 0;
-  std::vector<uint8_t> images;  // (count, C, H, W)
+  std::string name;  // "mnist", "fashion-mnist", "cifar10", "cifar100", "tiny-imagenet", "image-folder"
+  std::shared_ptr<const Samples> samples;
   std::vector<int32_t> labels;  // (count), below class_names.size()
   std::vector<std::string> class_names;
   std::vector<int32_t> coarse_labels;  // (count) super-classes; empty where the set has none
   std::vector<std::string> coarse_names;
+  std::vector<std::string> notes;  // what lies in the folder and was left out
 
-  int64_t image_size() const { return channels * height * width; }
+  int64_t count() const { return int64_t(labels.size()); }
   int64_t classes() const { return int64_t(class_names.size()); }
-  std::span<const uint8_t> image(int64_t i) const {
-    return {images.data() + i * image_size(), size_t(image_size())};
-  }
-  // A 64-bit hash of shape, labels and pixels: tells in a log which data a run has seen.
+  // Of shape, labels and samples.
   uint64_t fingerprint() const;
 };
 
@@ -34,17 +33,17 @@ struct Dataset {
 //   IDX        train-images-idx3-ubyte, train-labels-idx1-ubyte (t10k-... for test), each plain or .gz
 //   CIFAR-10   data_batch_1.bin .. data_batch_5.bin, test_batch.bin
 //   CIFAR-100  train.bin, test.bin; names from fine_label_names.txt and coarse_label_names.txt where they are
+//   Tiny-ImageNet  wnids.txt, train/ and val/ with val_annotations.txt
+//   image folder   train/CLASS/FILE, and val/CLASS/FILE or test/CLASS/FILE: PNG, JPEG, PGM or PPM, of any
+//   size.
+//              Classes are the folders of train/, sorted by the bytes of their names.
 // IDX files do not say which set they are. `name` does; without it they are Fashion-MNIST if the folder's
 // name or its parent's contains "fashion" (any case), MNIST otherwise. Both have 10 classes.
 // Error(Exit::data) names the file; where nothing fits, what was looked for.
 Dataset load_dataset(const std::filesystem::path& folder, Split split, std::string_view name = {});
 
-// Per channel, of pixels scaled to [0, 1].
-struct Normalization {
-  std::vector<float> mean, std;
-};
-
-// The mean and standard deviation of the training images of a known set. Error(Exit::usage) for other names.
+// The mean and standard deviation of the training images of a known set; those of ImageNet for an image
+// folder. Error(Exit::usage) for other names.
 Normalization normalization(std::string_view name);
 
 }  // namespace tessera

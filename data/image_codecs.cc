@@ -14,12 +14,20 @@
 
 namespace tessera {
 
-Interleaved blank_picture(int64_t channels, int64_t height, int64_t width, std::string_view what,
-                          int64_t max_pixels) {
+namespace {
+
+void check_size(int64_t height, int64_t width, std::string_view what, int64_t max_pixels) {
   TESSERA_CHECK_AS(Exit::data, height > 0 && width > 0, what, ": empty picture, ", width, " x ", height,
                    " pixels");
   TESSERA_CHECK_AS(Exit::data, height <= max_pixels / width, what, ": too large, ", width, " x ", height,
                    " pixels, the limit is ", max_pixels, " in all");
+}
+
+}  // namespace
+
+Interleaved blank_picture(int64_t channels, int64_t height, int64_t width, std::string_view what,
+                          int64_t max_pixels) {
+  check_size(height, width, what, max_pixels);
   return {channels, height, width, std::vector<uint8_t>(size_t(channels * height * width))};
 }
 
@@ -69,6 +77,25 @@ Interleaved decode_png(Bytes bytes, std::string_view what, int64_t max_pixels) {
   TESSERA_CHECK_AS(Exit::data, png_image_finish_read(&reader, &white, out.samples.data(), 0, nullptr), what,
                    ": corrupt or truncated PNG (", reader.message, ")");
   return out;
+}
+
+std::vector<uint8_t> encode_png(const Image& image) {
+  const int64_t plane = image.height * image.width;
+  std::vector<uint8_t> samples(image.pixels.size());
+  for (int64_t c = 0; c < image.channels; ++c)
+    for (int64_t i = 0; i < plane; ++i)
+      samples[size_t(i * image.channels + c)] = image.pixels[size_t(c * plane + i)];
+  png_image writer{};
+  writer.version = PNG_IMAGE_VERSION;
+  writer.width = png_uint_32(image.width);
+  writer.height = png_uint_32(image.height);
+  writer.format = image.channels == 1 ? PNG_FORMAT_GRAY : PNG_FORMAT_RGB;
+  png_alloc_size_t size = PNG_IMAGE_PNG_SIZE_MAX(writer);
+  std::vector<uint8_t> file(size);
+  TESSERA_CHECK(png_image_write_to_memory(&writer, file.data(), &size, 0, samples.data(), 0, nullptr),
+                "PNG of ", image.width, " x ", image.height, " pixels: ", writer.message);
+  file.resize(size);
+  return file;
 }
 
 // ---- JPEG
@@ -121,9 +148,20 @@ struct JpegReader {
   }
 };
 
+// Colour is what the inks leave of white. Adobe's files hold what is left of each.
+Interleaved from_cmyk(const Interleaved& inks, bool inverted) {
+  Interleaved out{3, inks.height, inks.width, std::vector<uint8_t>(inks.samples.size() / 4 * 3)};
+  const auto left = [&](uint8_t ink) { return inverted ? int{ink} : 255 - ink; };
+  for (size_t i = 0; i < out.samples.size() / 3; ++i)
+    for (size_t c = 0; c < 3; ++c)
+      out.samples[3 * i + c] =
+          uint8_t((left(inks.samples[4 * i + c]) * left(inks.samples[4 * i + 3]) + 127) / 255);
+  return out;
+}
+
 }  // namespace
 
-Interleaved decode_jpeg(Bytes bytes, std::string_view what, int64_t max_pixels) {
+Interleaved decode_jpeg(Bytes bytes, std::string_view what, int64_t max_pixels, const Reduction& reduction) {
   JpegReader reader;
   jpeg_decompress_struct& lib = reader.lib;
   const bool header = reader.guarded([&] {
@@ -131,12 +169,18 @@ Interleaved decode_jpeg(Bytes bytes, std::string_view what, int64_t max_pixels) 
     lib.progress = &reader.progress;
     jpeg_mem_src(&lib, bytes.data(), static_cast<unsigned long>(bytes.size()));
     jpeg_read_header(&lib, TRUE);
-    lib.out_color_space = lib.num_components == 1 ? JCS_GRAYSCALE : JCS_RGB;
+    lib.out_color_space = lib.num_components == 1   ? JCS_GRAYSCALE
+                          : lib.num_components == 4 ? JCS_CMYK  // which libjpeg does not turn into RGB
+                                                    : JCS_RGB;
   });
   TESSERA_CHECK_AS(Exit::data, header, what, ": corrupt JPEG (", reader.message, ")");
+  check_size(lib.image_height, lib.image_width, what, max_pixels);
+  if (reduction) lib.scale_denom = unsigned(reduction(lib.image_height, lib.image_width));
 
+  const bool sized = reader.guarded([&] { jpeg_calc_output_dimensions(&lib); });
+  TESSERA_CHECK_AS(Exit::data, sized, what, ": corrupt JPEG (", reader.message, ")");
   Interleaved out =
-      blank_picture(lib.num_components == 1 ? 1 : 3, lib.image_height, lib.image_width, what, max_pixels);
+      blank_picture(lib.out_color_components, lib.output_height, lib.output_width, what, max_pixels);
   uint8_t* const samples = out.samples.data();
   const size_t stride = size_t(out.channels * out.width);
   const bool body = reader.guarded([&] {
@@ -148,7 +192,7 @@ Interleaved decode_jpeg(Bytes bytes, std::string_view what, int64_t max_pixels) 
     jpeg_finish_decompress(&lib);
   });
   TESSERA_CHECK_AS(Exit::data, body, what, ": corrupt or truncated JPEG (", reader.message, ")");
-  return out;
+  return out.channels == 4 ? from_cmyk(out, lib.saw_Adobe_marker) : out;
 }
 
 // ---- PGM and PPM

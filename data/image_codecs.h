@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "data/bytes.h"
+#include "data/image.h"
 
 namespace tessera {
 
@@ -17,8 +17,8 @@ struct Interleaved {
 };
 
 Interleaved decode_png(Bytes bytes, std::string_view what, int64_t max_pixels);
-Interleaved decode_jpeg(Bytes bytes, std::string_view what, int64_t max_pixels);
 Interleaved decode_pnm(Bytes bytes, std::string_view what, int64_t max_pixels);
+Interleaved decode_jpeg(Bytes bytes, std::string_view what, int64_t max_pixels, const Reduction& reduction);
 
 // An empty picture of this size, after checking it against the limit.
 Interleaved blank_picture(int64_t channels, int64_t height, int64_t width, std::string_view what,

@@ -12,7 +12,7 @@ namespace {
 int64_t count_samples(const Dataset& data, const LoaderOptions& options) {
   TESSERA_CHECK_AS(Exit::usage, options.limit >= 0, "loader: limit ", options.limit,
                    ", expected 0 (all) or more");
-  return options.limit == 0 ? data.count : std::min(options.limit, data.count);
+  return options.limit == 0 ? data.count() : std::min(options.limit, data.count());
 }
 
 int64_t count_steps(const LoaderOptions& options, int64_t samples) {
@@ -35,19 +35,19 @@ size_t count_slots(int workers) {
 Loader::Loader(const Dataset& data, LoaderOptions options)
     : data_(data),
       options_(std::move(options)),
-      normalizer_(data.channels, data.height, data.width, options_.normalization),
+      preparation_(data.samples->preparation(options_.prepare)),
       samples_(count_samples(data_, options_)),
       steps_(count_steps(options_, samples_)),
       slots_(count_slots(options_.workers)) {
-  TESSERA_CHECK_AS(Exit::usage, options_.augment.padding >= 0, "loader: crop padding ",
-                   options_.augment.padding, ", expected 0 or more");
-  const size_t count = size_t(data.count);
+  TESSERA_CHECK_AS(Exit::usage, options_.repeats > 0, "loader: ", options_.repeats,
+                   " repeats, expected at least 1");
+  TESSERA_CHECK_AS(Exit::usage, !options_.mix.in_use() || preparation_->shape().rank() == 3,
+                   "loader: Mixup and CutMix are for images, not for samples ", preparation_->shape());
   TESSERA_CHECK_AS(Exit::data,
-                   data.labels.size() == count && data.images.size() == count * size_t(data.image_size()) &&
-                       (data.coarse_labels.empty() || data.coarse_labels.size() == count),
-                   data.name, ": ", data.labels.size(), " labels, ", data.coarse_labels.size(),
-                   " super-classes and ", data.images.size(), " bytes of pixels for ", count, " images of ",
-                   data.image_size(), " bytes");
+                   data.samples->count() == data.count() &&
+                       (data.coarse_labels.empty() || data.coarse_labels.size() == data.labels.size()),
+                   data.name, ": ", data.labels.size(), " labels and ", data.coarse_labels.size(),
+                   " super-classes for ", data.samples->count(), " samples");
 }
 
 Loader::~Loader() { stop(); }
@@ -122,25 +122,38 @@ void Loader::fill(int64_t number, Batch& batch) const {
   const auto epoch = uint32_t(batch.epoch);
   const int64_t first = batch.step_in_epoch * options_.batch_size;
   const int64_t size = std::min(options_.batch_size, samples_ - first);
-  const int64_t image_size = data_.image_size();
+  const auto length = size_t(preparation_->shape().count());
+  const int64_t repeats = options_.training ? options_.repeats : 1;
   const Permutation order(uint64_t(samples_), Draw{options_.seed, Stream::shuffle, epoch, 0});
 
-  batch.images.resize(size_t(size * image_size));
+  batch.inputs.resize(size_t(size) * length);
   batch.labels.resize(size_t(size));
   batch.indices.resize(size_t(size));
   batch.coarse_labels.resize(data_.coarse_labels.empty() ? 0 : size_t(size));
   for (int64_t i = 0; i < size; ++i) {
-    const int64_t index = options_.training ? int64_t(order.at(uint64_t(first + i))) : first + i;
+    const int64_t turn = (first + i) / repeats;
+    const int64_t index = options_.training ? int64_t(order.at(uint64_t(turn))) : turn;
     const int32_t label = data_.labels[index];
     TESSERA_CHECK_AS(Exit::data, label >= 0 && label < data_.classes(), data_.name, ": label ", label,
                      " of sample ", index, ", but there are ", data_.classes(), " classes");
     batch.indices[i] = index;
     batch.labels[i] = label;
     if (!batch.coarse_labels.empty()) batch.coarse_labels[i] = data_.coarse_labels[index];
-    const CropFlip move =
-        options_.training ? draw_crop_flip(options_.augment, options_.seed, epoch, index) : CropFlip{};
-    normalizer_.apply(data_.image(index).data(), move, batch.images.data() + i * image_size);
+    const Occasion at{options_.training, options_.seed, epoch, uint32_t((first + i) % repeats)};
+    preparation_->prepare(index, at, std::span(batch.inputs).subspan(size_t(i) * length, length));
   }
+  mix(batch);
+}
+
+void Loader::mix(Batch& batch) const {
+  batch.soft_targets.clear();
+  if (!options_.training || !options_.mix.in_use()) return;
+  const Shape shape = preparation_->shape();
+  const Occasion at{true, options_.seed, uint32_t(batch.epoch)};
+  const Mix mix = draw_mix(options_.mix, Dice(at, Site::mix, batch.step_in_epoch), shape[1], shape[2]);
+  if (mix.lambda == 1) return;
+  mix_inputs(batch.inputs, shape, mix);
+  batch.soft_targets = mixed_targets(batch.labels, data_.classes(), mix.lambda);
 }
 
 }  // namespace tessera

@@ -5,11 +5,12 @@
 #include <condition_variable>
 #include <cstdint>
 #include <exception>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
 
-#include "data/augment.h"
+#include "data/augment/mix.h"
 #include "data/dataset.h"
 
 namespace tessera {
@@ -19,17 +20,21 @@ struct LoaderOptions {
       true;  // shuffled, augmented, whole batches only; else in order, plain, the last batch short
   int64_t batch_size = 128;  // B
   uint64_t seed = 0;
-  AugmentOptions augment = {};  // in training only
-  Normalization normalization = {};
+  PrepareOptions prepare = {};
+  MixOptions mix = {};  // of images, in training
+  // In training: how often a sample comes in an epoch, in turns that follow each other and are augmented
+  // anew. The epoch keeps its length, so that it sees only the part 1 / repeats of the samples: DeiT's
+  // repeated augmentation (its RASampler) on one process.
+  int64_t repeats = 1;
   int64_t limit = 0;  // only the first `limit` samples of the set; 0 means all
   int workers = 0;    // threads that prepare batches ahead; 0 prepares each in next()
 };
 
 struct Batch {
-  std::vector<float> images;           // (B, C, H, W)
+  std::vector<float> inputs;           // (B, ...), as the preparation shapes a sample
   std::vector<int32_t> labels;         // (B)
   std::vector<int32_t> coarse_labels;  // (B), empty where the set has none
-  std::vector<float> soft_targets;     // (B, K), of mixed images; empty where each image is of one class
+  std::vector<float> soft_targets;     // (B, K) where samples are mixed, else empty
   std::vector<int64_t> indices;        // (B), each sample's place in the set
   int64_t epoch = 0, step_in_epoch = 0;
 
@@ -69,13 +74,14 @@ class Loader {
 
   Slot& slot(int64_t number) { return slots_[size_t(number) % slots_.size()]; }
   void fill(int64_t number, Batch& batch) const;
+  void mix(Batch& batch) const;
   void prepare(int64_t number);
   void work();
   void stop();
 
   const Dataset& data_;
   const LoaderOptions options_;
-  const Normalizer normalizer_;
+  const std::unique_ptr<const Preparation> preparation_;
   const int64_t samples_, steps_;
 
   std::vector<Slot> slots_;

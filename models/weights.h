@@ -16,6 +16,7 @@ inline constexpr const char* kModelKey = "tessera.model";      // ModelConfig as
 inline constexpr const char* kClassesKey = "tessera.classes";  // JSON list of class names
 inline constexpr const char* kMeanKey = "tessera.mean";        // JSON list, one a channel, of pixels in [0,1]
 inline constexpr const char* kStdKey = "tessera.std";
+inline constexpr const char* kCropKey = "tessera.crop";  // the part of an image's shorter side that is seen
 inline constexpr const char* kDataKey = "tessera.data";  // the folder of the data set it was trained on
 inline constexpr const char* kDataNameKey = "tessera.data_name";  // and that set's name
 

@@ -29,14 +29,12 @@ TEST_CASE("cifar10: five training files in order, one for test") {
                 test = load_dataset(folder.path(), Split::test);
   CHECK(train.name == "cifar10");
   CHECK(train.labels == std::vector<int32_t>{1, 9, 2, 9, 3, 9, 4, 9, 5, 9});
-  CHECK(train.image(9)[3071] == 50);
+  CHECK(image(train, 9)[3071] == 50);
   CHECK(train.coarse_labels.empty());
   CHECK(train.class_names[9] == "truck");
-  CHECK(test.count == 1);
-  CHECK(test.channels == 3);
-  CHECK(test.height == 32);
-  CHECK(test.width == 32);
-  CHECK(test.images == ByteVector(ramp.begin() + 1, ramp.end()));
+  CHECK(test.count() == 1);
+  CHECK(test.samples->shape() == Shape{3, 32, 32});
+  CHECK(pixels(test) == ByteVector(ramp.begin() + 1, ramp.end()));
 }
 
 TEST_CASE("cifar100: the coarse label comes first; names where there are files") {
@@ -46,7 +44,7 @@ TEST_CASE("cifar100: the coarse label comes first; names where there are files")
   CHECK(set.name == "cifar100");
   CHECK(set.labels == std::vector<int32_t>{99, 42});
   CHECK(set.coarse_labels == std::vector<int32_t>{19, 0});
-  CHECK(set.image(1)[0] == 2);
+  CHECK(image(set, 1)[0] == 2);
   CHECK(set.class_names[42] == "42");
   CHECK(set.coarse_names.size() == 20);
 

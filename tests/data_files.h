@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "data/dataset.h"
+#include "data/image_set.h"
 #include "engine/base/check.h"
 #include "tests/scratch_folder.h"
 
@@ -45,6 +47,14 @@ void check_refused(const std::string& file, const std::string& word, F&& f) {
     CHECK(message.find(file) != std::string::npos);
     CHECK(message.find(word) != std::string::npos);
   }
+}
+
+// The bytes of a set in memory.
+inline const ByteVector& pixels(const Dataset& set) {
+  return dynamic_cast<const MemoryImages&>(*set.samples).pixels();
+}
+inline const uint8_t* image(const Dataset& set, int64_t index) {
+  return dynamic_cast<const MemoryImages&>(*set.samples).image(index).pixels;
 }
 
 inline ByteVector joined(ByteVector a, const ByteVector& b) {

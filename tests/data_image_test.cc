@@ -1,15 +1,10 @@
 #include <doctest/doctest.h>
-#include <png.h>
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
 
-#include <jpeglib.h>
-
-#include "data/image.h"
-#include "tests/data_files.h"
+#include "data/resize.h"
+#include "tests/image_files.h"
 
 using namespace tessera;
 using namespace tessera::testing;
@@ -17,69 +12,6 @@ using namespace tessera::testing;
 namespace {
 
 ByteVector bytes_of(const std::string& text) { return ByteVector(text.begin(), text.end()); }
-
-// (H, W, C) samples that differ from pixel to pixel and between channels.
-ByteVector smooth(int height, int width, int channels) {
-  ByteVector samples;
-  for (int y = 0; y < height; ++y) {
-    for (int x = 0; x < width; ++x) {
-      for (int c = 0; c < channels; ++c) samples.push_back(uint8_t(40 + 5 * x + (3 + c) * y + 30 * c));
-    }
-  }
-  return samples;
-}
-
-ByteVector png_of(int height, int width, uint32_t format, const void* samples) {
-  png_image image{};
-  image.version = PNG_IMAGE_VERSION;
-  image.width = png_uint_32(width);
-  image.height = png_uint_32(height);
-  image.format = format;
-  png_alloc_size_t size = 0;
-  REQUIRE(png_image_write_to_memory(&image, nullptr, &size, 0, samples, 0, nullptr));
-  ByteVector out(size);
-  REQUIRE(png_image_write_to_memory(&image, out.data(), &size, 0, samples, 0, nullptr));
-  out.resize(size);
-  return out;
-}
-
-// Baseline for 0 bands. Else progressive: a scan for the DC of all, then for each component one a band of its
-// AC.
-ByteVector jpeg_of(int height, int width, int channels, ByteVector samples, int bands = 0) {
-  jpeg_compress_struct info{};
-  jpeg_error_mgr errors{};
-  info.err = jpeg_std_error(&errors);
-  jpeg_create_compress(&info);
-  unsigned char* data = nullptr;
-  unsigned long size = 0;
-  jpeg_mem_dest(&info, &data, &size);
-  info.image_width = JDIMENSION(width);
-  info.image_height = JDIMENSION(height);
-  info.input_components = channels;
-  info.in_color_space = channels == 1 ? JCS_GRAYSCALE : JCS_RGB;
-  jpeg_set_defaults(&info);
-  jpeg_set_quality(&info, 95, TRUE);
-  std::vector<jpeg_scan_info> scans = {{channels, {0, 1, 2}, 0, 0, 0, 0}};
-  for (int band = 0; band < bands; ++band) {
-    for (int c = 0; c < channels; ++c) {
-      scans.push_back({1, {c, 0, 0, 0}, 1 + 63 * band / bands, 63 * (band + 1) / bands, 0, 0});
-    }
-  }
-  if (bands > 0) {
-    info.scan_info = scans.data();
-    info.num_scans = int(scans.size());
-  }
-  jpeg_start_compress(&info, TRUE);
-  while (info.next_scanline < info.image_height) {
-    JSAMPROW row = samples.data() + size_t(info.next_scanline) * size_t(width * channels);
-    jpeg_write_scanlines(&info, &row, 1);
-  }
-  jpeg_finish_compress(&info);
-  jpeg_destroy_compress(&info);
-  ByteVector out(data, data + size);
-  free(data);
-  return out;
-}
 
 void check_planes(const Image& image, int height, int width, int channels, const ByteVector& samples,
                   int tolerance) {
@@ -125,6 +57,44 @@ TEST_CASE("image: what is written is read, each format in grey and colour") {
                    channels == 1 ? 3 : 8);
     }
   }
+}
+
+TEST_CASE("image: a JPEG is decoded smaller where that is allowed") {
+  const ByteVector samples = calm(41, 26, 3);
+  const ByteVector jpeg = jpeg_of(41, 26, 3, samples), png = png_of(41, 26, PNG_FORMAT_RGB, samples.data());
+  for (const int64_t factor : {1, 2, 4, 8}) {
+    int told = 0;
+    const auto plan = [&](int64_t height, int64_t width) {
+      CHECK(height == 41);
+      CHECK(width == 26);
+      ++told;
+      return factor;
+    };
+    const Image small = decode_image(jpeg, "a.jpg", kMaxPixels, plan);
+    CHECK(small.height == (41 + factor - 1) / factor);
+    CHECK(small.width == (26 + factor - 1) / factor);
+    const Image whole = decode_image(png, "a.png", kMaxPixels, plan);
+    CHECK(whole.height == 41);
+    CHECK(told == 2);
+    // The middles of its pixels are where they were.
+    const Image want =
+        resize(whole.view(), {0, 0, double(small.height * factor), double(small.width * factor)},
+               small.height, small.width, Filter::bilinear);
+    for (int64_t y = 1; y + 1 < small.height; ++y)
+      for (int64_t x = 1; x + 1 < small.width; ++x)
+        CHECK(std::abs(small.pixels[size_t(y * small.width + x)] -
+                       want.pixels[size_t(y * small.width + x)]) <= 3);
+  }
+}
+
+TEST_CASE("image: the inks of a CMYK JPEG become colours") {
+  ByteVector inks;
+  for (int i = 0; i < 64; ++i) inks.insert(inks.end(), {255, 128, 0, 200});
+  const Image image = decode_image(jpeg_of(8, 8, 4, inks), "inks.jpg");
+  REQUIRE(image.channels == 3);
+  // libjpeg marks such a file as Adobe's, where a value is what is left of white.
+  for (const auto& [channel, want] : {std::pair{0, 200}, {1, 100}, {2, 0}})
+    CHECK(std::abs(image.pixels[size_t(64 * channel + 27)] - want) <= 3);
 }
 
 TEST_CASE("image: transparent PNG is laid on white") {

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "data/augment/policy.h"
 #include "engine/base/nearest_name.h"
 #include "models/registry.h"
 
@@ -65,15 +66,31 @@ void apply_all(RunConfig& config, const std::vector<Setting>& settings) {
 Fields fields(RunConfig& c) {
   static constexpr std::string_view kSchedules[] = {"cosine", "constant"};
   static constexpr std::string_view kShareRates[] = {"constant", "linear"};
+  static constexpr std::string_view kFilters[] = {"bilinear", "bicubic"};
+  static constexpr std::string_view kEraseModes[] = {"mean", "noise"};
+  AugmentOptions& augment = c.data.augment;
   Fields all;
   for (const Field& field : fields(c.model)) all.push_back(field.under("model"));
   const Fields own{{"data.folder", c.data.folder},
                    {"data.name", c.data.name},
                    {"data.limit", c.data.limit},
                    {"data.test_limit", c.data.test_limit},
-                   {"data.padding", c.data.padding},
-                   {"data.flip", c.data.flip},
                    {"data.workers", c.data.workers},
+                   {"data.padding", augment.padding},
+                   {"data.flip", augment.flip},
+                   {"data.augment.resized_crop", augment.resized_crop},
+                   {"data.augment.least_area", augment.least_area},
+                   {"data.augment.filter", augment.filter, kFilters},
+                   {"data.augment.policy", augment.policy},
+                   {"data.augment.jitter", augment.jitter},
+                   {"data.augment.erase", augment.erase.probability},
+                   {"data.augment.erase_largest", augment.erase.largest},
+                   {"data.augment.erase_mode", augment.erase.mode, kEraseModes},
+                   {"data.augment.mixup", c.data.mix.mixup},
+                   {"data.augment.cutmix", c.data.mix.cutmix},
+                   {"data.augment.mix", c.data.mix.probability},
+                   {"data.augment.cutmix_share", c.data.mix.cutmix_share},
+                   {"data.augment.repeats", c.data.repeats},
                    {"optim.name", c.optim.name},
                    {"optim.lr", c.schedule.lr},
                    {"optim.weight_decay", c.optim.weight_decay},
@@ -184,8 +201,28 @@ void validate(const RunConfig& c) {
        c.schedule.warmup_lr, "must not be negative");
   need(c.data.limit >= 0, "data.limit", c.data.limit, "must not be negative");
   need(c.data.test_limit >= 0, "data.test_limit", c.data.test_limit, "must not be negative");
-  need(c.data.padding >= 0 && c.data.padding <= 1024, "data.padding", c.data.padding,
+  const AugmentOptions& augment = c.data.augment;
+  const auto share = [&](const char* key, double value) {
+    need(value >= 0 && value <= 1, key, value, "must be from 0 to 1");
+  };
+  need(augment.padding >= 0 && augment.padding <= 1024, "data.padding", augment.padding,
        "must be from 0 to 1024");
+  need(augment.least_area > 0 && augment.least_area <= 1, "data.augment.least_area", augment.least_area,
+       "must be in (0,1]");
+  make_policy(augment.policy);
+  share("data.augment.jitter", augment.jitter);
+  share("data.augment.erase", augment.erase.probability);
+  need(augment.erase.largest >= 0.02 && augment.erase.largest <= 1, "data.augment.erase_largest",
+       augment.erase.largest, "must be from 0.02, which is the smallest area, to 1");
+  const auto beta = [&](const char* key, double value) {
+    need(value >= 0 && value <= 1000, key, value, "must be 0, which is off, or a Beta parameter up to 1000");
+  };
+  beta("data.augment.mixup", c.data.mix.mixup);
+  beta("data.augment.cutmix", c.data.mix.cutmix);
+  share("data.augment.mix", c.data.mix.probability);
+  share("data.augment.cutmix_share", c.data.mix.cutmix_share);
+  need(c.data.repeats >= 1 && c.data.repeats <= 1000, "data.augment.repeats", c.data.repeats,
+       "must be from 1 to 1000");
   need(c.data.workers >= 0 && c.data.workers <= 256, "data.workers", c.data.workers, "must be from 0 to 256");
   need(c.ewa.ramp > 0 && c.ewa.ramp <= 1, "ewa.ramp", c.ewa.ramp, "must be in (0,1]");
   need(c.ewa.until >= 0 && c.ewa.until <= 1, "ewa.until", c.ewa.until, "must be in [0,1]");
@@ -230,6 +267,56 @@ warmup_epochs = 10
 [train]
 epochs = 100
 )";
+  // All of that paper's public recipe. Its epoch is three passes over the images, so its 100 epochs are 300
+  // here.
+  static const std::string cifar_full = R"(
+[model]
+name = "vit_small_image_32"
+[data]
+folder = "data/cifar-100-binary"
+flip = true
+padding = 4
+[data.augment]
+policy = "cifar10"
+erase = 0.25
+erase_largest = 0.4
+erase_mode = "mean"
+mixup = 1.0
+cutmix = 1.0
+mix = 0.5
+[schedule]
+warmup_epochs = 30
+[train]
+epochs = 300
+)";
+  // DeiT (arXiv 2012.12877). Its jitter of 0.3 is inactive beside RandAugment.
+  static const std::string deit = R"(
+[model]
+name = "deit_tiny_patch16_224"
+drop_path = 0.1
+[data]
+folder = "data/imagenet"
+flip = true
+workers = 16
+[data.augment]
+resized_crop = true
+policy = "rand-m9-mstd0.5-inc1"
+erase = 0.25
+mixup = 0.8
+cutmix = 1.0
+repeats = 3
+[optim]
+lr = 0.001
+weight_decay = 0.05
+[schedule]
+warmup_epochs = 5
+warmup_lr = 1e-6
+min_lr = 1e-5
+[train]
+epochs = 300
+batch = 1024
+ema = 0.99996
+)";
   static const std::string experts = R"(
 [model.moe]
 blocks = "every-2"
@@ -239,6 +326,8 @@ blocks = "every-2"
       {"fashion-mnist-ewa", "the same with random-partition experts, averaged every step", fashion + experts},
       {"cifar100", "ViT on CIFAR-100: 100 epochs, AdamW, crop and flip", cifar},
       {"cifar100-ewa", "the same with random-partition experts, averaged every step", cifar + experts},
+      {"cifar100-full", "the published recipe for small images: 300 epochs, all augmentations", cifar_full},
+      {"deit-imagenet", "DeiT-Ti on ImageNet as an image folder: 300 epochs, all augmentations", deit},
   };
   return list;
 }

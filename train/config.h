@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "data/augment/mix.h"
+#include "data/augment/options.h"
 #include "models/config.h"
 #include "optim/experts_averaging.h"
 #include "optim/optimizer.h"
@@ -17,9 +19,10 @@ struct DataConfig {
   std::string name;        // which set they are, where the files do not say
   int64_t limit = 0;       // only the first training images; 0: all
   int64_t test_limit = 0;  // only the first test images; 0: all
-  int64_t padding = 0;     // random crop out of the image padded by this many pixels
-  bool flip = false;
-  int workers = 1;  // loader threads
+  AugmentOptions augment;
+  MixOptions mix;
+  int64_t repeats = 1;  // how often a training image comes in an epoch, augmented anew
+  int workers = 1;      // loader threads
 };
 
 struct EwaConfig {

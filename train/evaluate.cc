@@ -8,11 +8,14 @@
 namespace tessera {
 
 Evaluation evaluate(Replicas& replicas, const Dataset& data, const Normalization& normalization,
-                    int64_t classes, int64_t batch, int64_t limit) {
+                    int64_t classes, int64_t batch, int64_t limit, int workers) {
   const int64_t K = classes;
-  batch = std::min(batch, limit > 0 ? std::min(limit, data.count) : data.count);
-  Loader loader(data,
-                {.training = false, .batch_size = batch, .normalization = normalization, .limit = limit});
+  batch = std::min(batch, limit > 0 ? std::min(limit, data.count()) : data.count());
+  Loader loader(data, {.training = false,
+                       .batch_size = batch,
+                       .prepare = {.shape = replicas.input_shape(), .normalization = normalization},
+                       .limit = limit,
+                       .workers = workers});
   std::vector<float> logits(size_t(batch * K));
   std::vector<int64_t> right(static_cast<size_t>(K)), seen(static_cast<size_t>(K));
   Evaluation result;
@@ -21,7 +24,7 @@ Evaluation evaluate(Replicas& replicas, const Dataset& data, const Normalization
   for (int64_t step = 0; step < loader.steps_per_epoch(); ++step) {
     const Batch& part = loader.next();
     const auto start = std::chrono::steady_clock::now();
-    replicas.forward({part.images, {}, part.size()}, logits.data());
+    replicas.forward({part.inputs, {}, part.size()}, logits.data());
     seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     for (int64_t b = 0; b < part.size(); ++b) {
       const float* const row = &logits[size_t(b * K)];

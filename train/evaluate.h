@@ -19,8 +19,9 @@ struct Evaluation {
   double images_per_second = 0;
 };
 
-// Every sample once, in order, in eval mode. `limit`: only the first; 0: all.
+// Every sample once, in order, in eval mode. `limit`: only the first; 0: all. `workers`: the loader's
+// threads.
 Evaluation evaluate(Replicas& replicas, const Dataset& data, const Normalization& normalization,
-                    int64_t classes, int64_t batch = 256, int64_t limit = 0);
+                    int64_t classes, int64_t batch = 256, int64_t limit = 0, int workers = 0);
 
 }  // namespace tessera

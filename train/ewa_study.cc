@@ -48,14 +48,14 @@ struct Parts {
 EwaTrace trace(const RunConfig& config, const Dataset& train_set, const Dataset& test_set, double share_rate,
                int64_t steps) {
   const Normalization normal = normalization(train_set.name);
+  const std::unique_ptr<Model> built = make_model(config.model, config.train.seed);
+  Model& model = *built;
   Loader loader(train_set, {.training = true,
                             .batch_size = config.train.batch,
                             .seed = config.train.seed,
-                            .normalization = normal,
+                            .prepare = {.shape = model.input_shape(), .normalization = normal},
                             .limit = config.data.limit,
                             .workers = config.data.workers});
-  const std::unique_ptr<Model> built = make_model(config.model, config.train.seed);
-  Model& model = *built;
   Replicas replicas(model, {.micro_batch = config.train.micro_batch});
   OptimizerConfig plain_sgd{.name = "sgd", .weight_decay = 0, .momentum = 0};
   const auto optimizer = make_optimizer<float>(plain_sgd, model.parameters().learned());
@@ -72,7 +72,7 @@ EwaTrace trace(const RunConfig& config, const Dataset& train_set, const Dataset&
   out.predicted = out.deviation;
   for (int64_t step = 0; step < steps; ++step) {
     const Batch& batch = loader.next();
-    replicas.compute_gradients({batch.images, batch.labels, batch.size()},
+    replicas.compute_gradients({batch.inputs, batch.labels, batch.size()},
                                {.training = true, .seed = config.train.seed, .step = uint32_t(step)},
                                config.train.label_smoothing);
     const Vector gradient = Parts(replicas.gradients().data<float>(), experts).deviation;

@@ -8,6 +8,7 @@
 
 #include "cuda/devices.h"
 #include "cuda/runtime.h"
+#include "data/image_set.h"
 #include "engine/base/parallel.h"
 #include "models/adapt.h"
 #include "optim/clip.h"
@@ -33,16 +34,6 @@ std::string fixed(double value, int digits) {
   return out;
 }
 
-LoaderOptions loader_options(const RunConfig& c, const Normalization& normalization) {
-  return {.training = true,
-          .batch_size = c.train.step_images(),
-          .seed = c.train.seed,
-          .augment = {.padding = c.data.padding, .flip = c.data.flip},
-          .normalization = normalization,
-          .limit = c.data.limit,
-          .workers = c.data.workers};
-}
-
 // The device of the configuration; says so where `auto` finds no card that the build could use.
 Device chosen_device(const RunConfig& config, bool show) {
   std::string why_none;
@@ -58,6 +49,13 @@ Device chosen_device(const RunConfig& config, bool show) {
 // Samples that a replica takes at a time; 0: as it sees fit. A card takes whole batches.
 int64_t micro_batch(const TrainConfig& config, const Device& device) {
   return config.micro_batch == 0 && device.is_cuda() ? config.batch : config.micro_batch;
+}
+
+// One split, which has what the model takes.
+Dataset load_fitting(const RunConfig& config, Split split) {
+  Dataset data = load_dataset(config.data.folder, split, config.data.name);
+  check_fit(config.model, data);
+  return data;
 }
 
 // One run from a state to its end, all of it on one device.
@@ -91,7 +89,7 @@ class Run {
   void log_step(const Batch& batch, const StepResult& result, const StepTimes& times);
   Pass pass() const { return {.training = true, .seed = config_.train.seed, .step = uint32_t(state_.step)}; }
   static BatchView view(const Batch& batch) {
-    return {batch.images, batch.labels, batch.size(), batch.soft_targets};
+    return {batch.inputs, batch.labels, batch.size(), batch.soft_targets};
   }
   float* values() { return model_->parameters().flat().mutable_data<float>(); }
   [[noreturn]] void diverged(const Batch& batch, const StepResult& result);
@@ -103,8 +101,8 @@ class Run {
   Device::Scope on_device_;
   Dataset train_set_, test_set_;
   Normalization normalization_;
-  Loader loader_;
   std::unique_ptr<Model> model_;
+  Loader loader_;
   Replicas replicas_;
   std::unique_ptr<Optimizer<float>> optimizer_;
   std::vector<RateRange> rates_;
@@ -126,18 +124,19 @@ Run::Run(const RunConfig& config, const std::string& folder, Progress progress)
       show_(progress != Progress::quiet),
       device_(chosen_device(config, show_)),
       on_device_(device_),
-      train_set_(load_dataset(config.data.folder, Split::train, config.data.name)),
-      test_set_(load_dataset(config.data.folder, Split::test, config.data.name)),
+      train_set_(load_fitting(config, Split::train)),
+      test_set_(load_fitting(config, Split::test)),
       normalization_(normalization(train_set_.name)),
-      loader_(train_set_, loader_options(config, normalization_)),
       model_(make_model(config.model, config.train.seed)),
+      loader_(train_set_, training_options(config, model_->input_shape(), normalization_)),
       replicas_(*model_, {.workers = config.train.threads,
                           .micro_batch = micro_batch(config.train, device_),
                           .parts = config.train.accumulate}),
       optimizer_(make_optimizer<float>(config.optim, model_->parameters().learned())),
       experts_(stacked_parameters(*model_)) {
-  check_fit(config_.model, train_set_);
-  check_fit(config_.model, test_set_);
+  if (show_)
+    for (const Dataset* const set : {&train_set_, &test_set_})
+      for (const std::string& note : set->notes) std::fprintf(stderr, "note: %s\n", note.c_str());
   const double per_epoch = double(loader_.steps_per_epoch());
   total_steps_ = std::max<int64_t>(1, std::llround(config_.train.epochs * per_epoch));
   last_step_ = config_.train.max_steps > 0 ? std::min(total_steps_, config_.train.max_steps) : total_steps_;
@@ -236,11 +235,14 @@ void Run::diverged(const Batch& batch, const StepResult& result) {
 }
 
 Metadata Run::metadata() const {
-  return {{kClassesKey, nlohmann::json(train_set_.class_names).dump()},
-          {kMeanKey, nlohmann::json(normalization_.mean).dump()},
-          {kStdKey, nlohmann::json(normalization_.std).dump()},
-          {kDataKey, config_.data.folder},
-          {kDataNameKey, train_set_.name}};
+  Metadata metadata{{kClassesKey, nlohmann::json(train_set_.class_names).dump()},
+                    {kMeanKey, nlohmann::json(normalization_.mean).dump()},
+                    {kStdKey, nlohmann::json(normalization_.std).dump()},
+                    {kDataKey, config_.data.folder},
+                    {kDataNameKey, train_set_.name}};
+  if (train_set_.samples->shape() == Shape{3, 0, 0})
+    metadata[kCropKey] = nlohmann::json(kEvaluationCrop).dump();
+  return metadata;
 }
 
 void Run::save() {
@@ -282,7 +284,8 @@ void Run::log_step(const Batch& batch, const StepResult& result, const StepTimes
 }
 
 Evaluation Run::evaluated() {
-  return evaluate(replicas_, test_set_, normalization_, config_.model.classes, 256, config_.data.test_limit);
+  return evaluate(replicas_, test_set_, normalization_, config_.model.classes, 256, config_.data.test_limit,
+                  config_.data.workers);
 }
 
 void Run::evaluate_test() {
@@ -382,10 +385,23 @@ void check_fit(const ModelConfig& model, const Dataset& data) {
     TESSERA_CHECK_AS(Exit::usage, own == needed, "model.", key, " = ", own, ", but ", data.name, " has ",
                      needed, "; set model.", key, " = ", needed);
   };
-  same("channels", model.channels, data.channels);
-  same("image_size", model.image_size, data.height);
-  same("image_size", model.image_size, data.width);
+  // A size of 0 follows the model.
+  const Shape shape = data.samples->shape();
+  same("channels", model.channels, shape[0]);
+  for (const int64_t side : {shape[1], shape[2]})
+    if (side > 0) same("image_size", model.image_size, side);
   same("classes", model.classes, data.classes());
+}
+
+LoaderOptions training_options(const RunConfig& c, const Shape& shape, const Normalization& normalization) {
+  return {.training = true,
+          .batch_size = c.train.step_images(),
+          .seed = c.train.seed,
+          .prepare = {.shape = shape, .normalization = normalization, .augment = c.data.augment},
+          .mix = c.data.mix,
+          .repeats = c.data.repeats,
+          .limit = c.data.limit,
+          .workers = c.data.workers};
 }
 
 RunResult train(const RunConfig& given, const std::string& folder, Progress progress) {

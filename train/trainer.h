@@ -48,6 +48,10 @@ RunResult train(const RunConfig& config, const std::string& folder, Progress pro
 RunResult resume(const std::string& folder, Progress progress = Progress::automatic, int64_t max_steps = 0,
                  const std::string& device = {});
 
+// How batches of the training set are made for a model that takes samples of this shape.
+LoaderOptions training_options(const RunConfig& config, const Shape& shape,
+                               const Normalization& normalization);
+
 // A model's classes, channels and size must be those of its data: else Error(Exit::usage).
 void check_fit(const ModelConfig& model, const Dataset& data);
 
