@@ -19,12 +19,17 @@ struct Forward {
   const T *x, *weight, *bias;
   T* y;
   TESSERA_FN void operator()(const Row& row, int64_t n) const {  // one window
-    const int64_t O = C * m, taps = windows.taps();
-    row.each(O, [=, this](int64_t o) { y[n * O + o] = bias ? bias[o] : T(0); });
+    const int64_t taps = windows.taps();
+    T* const out = y + n * C * m;
+    row.each(C, [=, this](int64_t c) {
+      for (int64_t o = c * m; o < (c + 1) * m; ++o) out[o] = bias ? bias[o] : T(0);
+    });
     for (int64_t t = 0; t < taps; ++t) {
       const int64_t point = windows.point(n, t);
       if (point < 0) continue;
-      row.each(O, [=, this](int64_t o) { y[n * O + o] += weight[o * taps + t] * x[point * C + o / m]; });
+      row.each(C, [=, this](int64_t c) {
+        for (int64_t o = c * m; o < (c + 1) * m; ++o) out[o] += weight[o * taps + t] * x[point * C + c];
+      });
     }
   }
 };
