@@ -91,6 +91,13 @@ Tensor embed_tokens(const Tensor& x, const Tensor& prefix, const Tensor& positio
 Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t stride, int64_t padding);
 Tensor max_pool(const Tensor& x, int64_t kernel, int64_t stride, int64_t padding);
 
+// ---- grids of tokens (depthwise_conv.cc, unfold.cc): x(B,H,W,C), in the order of tokens (B,H*W,C)
+// m kernels for each channel: weight(mC,1,h,w), bias(mC) or none: out (B,H',W',mC), zero padding.
+Tensor depthwise_conv(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t stride,
+                      int64_t padding);
+// Each window as a token: out (B,H'W',C*kernel*kernel), (c, row, column) inside a window, zero padding.
+Tensor unfold(const Tensor& x, int64_t kernel, int64_t stride, int64_t padding);
+
 // ---- noise (dropout.cc): drawn by the sample's place in the whole batch, so that cutting it changes nothing
 //
 // Zeroes elements with probability `rate`, the others divided by 1 - rate. `first_sample`: place of x's
