@@ -36,11 +36,15 @@ Tensor shift_mask(const Windows& w, DType dtype) {
   each_token(w, [&](int64_t window, int64_t token, int64_t row, int64_t column) {
     edge[size_t(window * N + token)] = 2 * wrapped(row) + wrapped(column);
   });
-  std::vector<double> mask(size_t(n * N * N));
-  for (int64_t i = 0; i < n * N; ++i)
-    for (int64_t j = 0; j < N; ++j)
-      mask[size_t(i * N + j)] = edge[size_t(i)] == edge[size_t(i / N * N + j)] ? 0 : -100;
-  return Tensor::of({n, 1, N, N}, mask).to(dtype);
+  Tensor mask;
+  for_float("shift_mask", dtype, [&]<class T>() {
+    std::vector<T> values(size_t(n * N * N));
+    for (int64_t i = 0; i < n * N; ++i)
+      for (int64_t j = 0; j < N; ++j)
+        values[size_t(i * N + j)] = edge[size_t(i)] == edge[size_t(i / N * N + j)] ? T(0) : T(-100);
+    mask = Tensor::of({n, 1, N, N}, values);
+  });
+  return mask;
 }
 
 WindowAttention::WindowAttention(const Scope& scope, int64_t C, int64_t H, const Windows& windows,

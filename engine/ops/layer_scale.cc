@@ -4,6 +4,7 @@
 #include "engine/kernels/columns.h"
 #include "engine/kernels/rows.h"
 #include "engine/ops/cases.h"
+#include "engine/ops/copy.h"
 #include "engine/ops/elementary.h"
 #include "engine/ops/ops.h"
 
@@ -54,13 +55,6 @@ struct GammaTerm {
   }
 };
 
-template <class T>
-struct Copy {
-  const T* from;
-  GradTarget<T> to;
-  TESSERA_FN void operator()(int64_t i) const { to.put(i, from[i]); }
-};
-
 }  // namespace
 
 Tensor layer_scale(const Tensor& x, const Tensor& gamma, const Tensor& residual, const Tensor& scale) {
@@ -89,7 +83,7 @@ Tensor layer_scale(const Tensor& x, const Tensor& gamma, const Tensor& residual,
            for_float("layer_scale", x.dtype(), [&]<class T>() {
              const T* dy = gy.read<T>();
              const SampleScale<T> factor{scale ? scale.data<T>() : nullptr, per_sample};
-             if (const auto dr = gr.target<T>()) elements(M * C, Copy<T>{dy, dr});
+             if (const auto dr = gr.target<T>()) elements(M * C, CopyElements<T>{dy, dr});
              if (const auto dx = gx.target<T>()) rows(M, C, Backward<T>{C, factor, gamma.data<T>(), dy, dx});
              if (const auto dg = gg.target<T>())
                column_sums<T, 1>(M, C, {dg.data}, {dg.beta}, GammaTerm<T>{C, factor, x.data<T>(), dy});

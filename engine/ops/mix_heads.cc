@@ -58,8 +58,8 @@ struct WeightBackward {
       total += h < H ? row.sum(area, [=](int64_t j) { return slope[j] * in[j]; })
                      : row.sum(area, [=](int64_t j) { return slope[j]; });
     }
-    if (h < H && dweight) row.each(1, [=, this](int64_t) { dweight.put(g * H + h, total); });
-    if (h == H && dbias) row.each(1, [=, this](int64_t) { dbias.put(g, total); });
+    if (h < H && dweight) row.once([=, this] { dweight.put(g * H + h, total); });
+    if (h == H && dbias) row.once([=, this] { dbias.put(g, total); });
   }
 };
 

@@ -5,6 +5,7 @@
 #include "engine/ops/cases.h"
 #include "engine/ops/elementary.h"
 #include "engine/ops/ops.h"
+#include "engine/tensor/memory.h"
 
 namespace tessera {
 namespace {
@@ -43,13 +44,6 @@ struct Merge {
   }
 };
 
-template <class T>
-struct Fill {
-  T value;
-  T* to;
-  TESSERA_FN void operator()(int64_t i) const { to[i] = value; }
-};
-
 }  // namespace
 
 Tensor split_heads(const Tensor& packed, int64_t s) {
@@ -66,7 +60,7 @@ Tensor split_heads(const Tensor& packed, int64_t s) {
     for_float("split_heads", gx.dtype(), [&]<class T>() {
       auto dx = gx.target<T>();
       if (dx.beta == T(0) && at.S > 1) {  // the other parts
-        elements(gx.shape().count(), Fill<T>{T(0), dx.data});
+        fill(dx.data, gx.shape().count(), T(0));
         dx.beta = T(1);
       }
       rows(at.count(), at.D, Merge<T>{at, gy.read<T>(), dx});
