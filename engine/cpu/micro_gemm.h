@@ -57,6 +57,16 @@ TESSERA_INLINE Pack<T> load_part(const T* from, int64_t count) {
   std::memcpy(&value, from, size_t(count) * sizeof(T));
   return value;
 }
+// Keeps a value that is used several times in its register: GCC would read it from memory at every use, and
+// the loads would then bound the loop.
+template <class Value>
+TESSERA_INLINE void keep(Value& value) {
+#if defined(__x86_64__)
+  asm("" : "+v"(value));
+#else
+  (void)value;
+#endif
+}
 TESSERA_INLINE Pack<float> vexp(const Pack<float>& x) {
   typedef int32_t Int __attribute__((vector_size(kPackBytes)));
   return detail::exp32<Pack<float>, Int>(x);
@@ -115,7 +125,10 @@ TESSERA_INLINE void multiply_tile(int64_t k, A a, const T* b, int64_t b_row, T* 
   Pack<T> sum[R][C] = {};
   for (int64_t x = 0; x < k; ++x) {
     Pack<T> row[C];
-    unroll<C>([&](int j) TESSERA_INLINE_LAMBDA { row[j] = load(b + j * kLanes<T>); });
+    unroll<C>([&](int j) TESSERA_INLINE_LAMBDA {
+      row[j] = load(b + j * kLanes<T>);
+      keep(row[j]);
+    });
     unroll<R>([&](int i) TESSERA_INLINE_LAMBDA {
       const T element = a.data[i * a.row];
       unroll<C>([&](int j) TESSERA_INLINE_LAMBDA { sum[i][j] += row[j] * element; });
