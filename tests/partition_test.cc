@@ -70,6 +70,23 @@ TEST_CASE("grouping keeps the rows of an expert in their order") {
   CHECK(std::vector<int32_t>(order, order + 5) == std::vector<int32_t>{1, 4, 3, 0, 2});
 }
 
+// The way of a card, on the host.
+TEST_CASE("placing rows by their permutation gives each the expert that grouping gives it") {
+  for (const int64_t E : {1, 3, 4, 7})
+    for (const auto& [size, copies] :
+         {std::pair<int64_t, int64_t>{1, 1}, {5, 1}, {65, 3}, {195, 1}, {7, 5}}) {
+      CAPTURE(E);
+      CAPTURE(size);
+      const Permutation permutation(uint64_t(size), Draw{.seed = 6, .stream = Stream::partition});
+      std::vector<int32_t> expert;
+      for (int64_t row = 0; row < size * copies; ++row)
+        expert.push_back(int32_t(part_of(int64_t(permutation.at(uint64_t(row % size))), size, E)));
+      const Dispatch placed = place_by_expert(permutation, E, copies), grouped = group_by_expert(expert, E);
+      CHECK(placed.offsets == grouped.offsets);
+      CHECK(experts_of(placed) == experts_of(grouped));
+    }
+}
+
 TEST_CASE("each scope gives every row one expert, in parts that differ by at most one") {
   const int64_t B = 3, N = 65, E = 4;
   for (const PartitionScope scope : kScopes) {

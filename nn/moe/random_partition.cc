@@ -1,12 +1,8 @@
 #include "nn/moe/random_partition.h"
 
-namespace tessera {
+#include "engine/kernels/rows.h"
 
-int64_t part_of(int64_t place, int64_t size, int64_t E) {
-  const int64_t small = size / E, larger = size % E;  // `larger` parts of small + 1 rows come first
-  const int64_t in_larger = larger * (small + 1);
-  return place < in_larger ? place / (small + 1) : larger + (place - in_larger) / small;
-}
+namespace tessera {
 
 Dispatch group_by_expert(const std::vector<int32_t>& expert, int64_t E) {
   Dispatch dispatch{{}, std::vector<int64_t>(size_t(E) + 1, 0)};
@@ -19,37 +15,57 @@ Dispatch group_by_expert(const std::vector<int32_t>& expert, int64_t E) {
   return dispatch;
 }
 
+namespace {
+
+// Rows to the places that the permutation gives them, those of an expert copy after copy.
+struct PlaceRows {
+  Permutation permutation;
+  int64_t size, E, copies;
+  int32_t* order;
+  TESSERA_FN void operator()(int64_t row) const {
+    const int64_t copy = row / size, place = int64_t(permutation.at(uint64_t(row % size)));
+    const int64_t e = part_of(place, size, E), start = part_start(e, size, E);
+    const int64_t length = part_start(e + 1, size, E) - start;
+    order[start * copies + copy * length + place - start] = int32_t(row);
+  }
+};
+
+}  // namespace
+
+Dispatch place_by_expert(const Permutation& permutation, int64_t E, int64_t copies) {
+  const int64_t size = int64_t(permutation.size());
+  Dispatch dispatch{Tensor({copies * size}, DType::i32), {}};
+  for (int64_t e = 0; e <= E; ++e) dispatch.offsets.push_back(part_start(e, size, E) * copies);
+  elements(copies * size, PlaceRows{permutation, size, E, copies, dispatch.order.mutable_data<int32_t>()});
+  return dispatch;
+}
+
 Dispatch random_partition(PartitionScope scope, int64_t E, int64_t B, int64_t N, const Pass& pass,
                           uint32_t site) {
-  const Draw draw = pass.draw(Stream::partition, site);
+  Draw draw = pass.draw(Stream::partition, site);
   const int64_t batch = pass.batch > 0 ? pass.batch : B;
-  std::vector<int32_t> expert(size_t(B * N));
-  const auto cut = [&](int64_t size, auto place_of_row, const Draw& key) {
-    const Permutation permutation(uint64_t(size), key);
-    for (int64_t row = 0; row < B * N; ++row)
-      expert[size_t(row)] = int32_t(part_of(int64_t(permutation.at(uint64_t(place_of_row(row)))), size, E));
-  };
+  int64_t size = B * N, first = 0;  // rows that are permuted together; the place of ours among them
   switch (scope) {
     case PartitionScope::batch:
       TESSERA_CHECK(pass.first_sample + B <= batch, "random_partition: samples ", pass.first_sample, " to ",
                     pass.first_sample + B, " of a batch of ", batch,
                     "; Pass::batch is the size of the whole batch");
-      cut(
-          batch * N, [&](int64_t row) { return pass.first_sample * N + row; }, draw);
+      size = batch * N;
+      first = pass.first_sample * N;
       break;
     case PartitionScope::per_image:
-      cut(
-          N, [&](int64_t row) { return row % N; }, draw);
+      size = N;
       break;
-    case PartitionScope::replica: {
+    case PartitionScope::replica:
       // Each micro-batch has draws of its own, told apart by its first sample.
-      Draw own = draw;
-      own.site = draw.block(uint64_t(pass.first_sample))[0];
-      cut(
-          B * N, [](int64_t row) { return row; }, own);
+      draw.site = draw.block(uint64_t(pass.first_sample))[0];
       break;
-    }
   }
+  const Permutation permutation(uint64_t(size), draw);
+  if (on_card() && B * N % size == 0) return place_by_expert(permutation, E, B * N / size);
+  std::vector<int32_t> expert(size_t(B * N));
+  for (int64_t row = 0; row < B * N; ++row)
+    expert[size_t(row)] = int32_t(part_of(int64_t(permutation.at(uint64_t((first + row) % size))), size, E));
   return group_by_expert(expert, E);
 }
 

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "engine/base/portable.h"
+#include "engine/base/rng.h"
 #include "nn/feed_forward.h"
 #include "nn/moe/experts.h"
 
@@ -25,12 +27,22 @@ struct Dispatch {
   std::vector<int64_t> offsets;  // E + 1
 };
 
-// The part of the row at `place` when `size` rows are cut into E parts, the first (size mod E) of them one
-// larger.
-int64_t part_of(int64_t place, int64_t size, int64_t E);
+// When `size` rows are cut into E parts, the first (size mod E) of them one larger: where part e starts, and
+// the part of the row at `place`.
+TESSERA_FN inline int64_t part_start(int64_t e, int64_t size, int64_t E) {
+  return e * (size / E) + (e < size % E ? e : size % E);
+}
+TESSERA_FN inline int64_t part_of(int64_t place, int64_t size, int64_t E) {
+  const int64_t small = size / E, larger = size % E, in_larger = larger * (small + 1);
+  return place < in_larger ? place / (small + 1) : larger + (place - in_larger) / small;
+}
 
 // From each row's expert to the rows in the experts' order.
 Dispatch group_by_expert(const std::vector<int32_t>& expert, int64_t E);
+
+// The same of all rows of `copies` sets that one permutation cuts alike, at once and without a look at the
+// rows: inside an expert they stand in the order of the permutation.
+Dispatch place_by_expert(const Permutation& permutation, int64_t E, int64_t copies);
 
 // The dispatch of the rows of images first_sample .. first_sample + B of a batch of `batch` images.
 Dispatch random_partition(PartitionScope scope, int64_t E, int64_t B, int64_t N, const Pass& pass,
