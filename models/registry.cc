@@ -2,6 +2,7 @@
 
 #include "engine/base/nearest_name.h"
 #include "models/cait.h"
+#include "models/point_transformer.h"
 #include "models/swin.h"
 #include "models/vit.h"
 
@@ -23,6 +24,11 @@ const std::vector<Architecture>& architectures() {
        .windows = true,
        .check = check_swin},
       {.name = "cait", .make = make<Cait>, .cost = cait_cost, .head_dim = true},
+      {.name = "point_transformer",
+       .make = make<PointTransformer>,
+       .cost = point_transformer_cost,
+       .points = true,
+       .check = check_points},
   };
   return list;
 }
@@ -116,6 +122,35 @@ RegisteredModel cait_xxs24(const std::string& name, const std::string& summary) 
   return model;
 }
 
+// The classifier of Point-BERT and Point-MAE (Yu et al., 2022; Pang et al., 2022) as on ModelNet40.
+RegisteredModel point_cloud(const std::string& name, const std::string& summary) {
+  ModelConfig c;
+  c.name = name;
+  c.architecture = "point_transformer";
+  c.image_size = c.patch = 1;  // of no meaning here; the channels are a point's coordinates
+  c.classes = 40;
+  c.depth = 12;
+  c.dim = 384;
+  c.heads = 6;
+  c.mlp_ratio = 4;
+  c.qkv_bias = false;
+  c.drop_path = 0.1;
+  c.points.count = 1024;
+  return {name, summary, c};
+}
+
+// Of our own size, for two cores.
+RegisteredModel small_point_cloud(const std::string& name, const std::string& summary) {
+  RegisteredModel model = point_cloud(name, summary);
+  ModelConfig& c = model.config;
+  c.classes = 10;
+  c.depth = 4;
+  c.dim = 64;
+  c.heads = 4;
+  c.points = {.count = 512, .groups = 32, .group_size = 16, .width = 64, .head_dropout = 0.2};
+  return model;
+}
+
 }  // namespace
 
 const std::vector<RegisteredModel>& registered_models() {
@@ -136,6 +171,8 @@ const std::vector<RegisteredModel>& registered_models() {
       cait_small_image("cait_small_image_32", "CaiT for 32 x 32 RGB images (CIFAR)", 32, 100),
       cait_small_image("cait_small_image_64", "CaiT for 64 x 64 RGB images (Tiny-ImageNet)", 64, 200),
       cait_xxs24("cait_xxs24_224", "CaiT-XXS24, stochastic depth 0.05"),
+      point_cloud("point_transformer", "point-cloud transformer (ModelNet40)"),
+      small_point_cloud("point_transformer_small", "point-cloud transformer for a CPU (ModelNet10)"),
   };
   return models;
 }

@@ -13,10 +13,10 @@ namespace {
 
 // Images of a micro-batch: enough rows for full products, few enough for the cache. Experts share the rows
 // and each reads and adds to weights of its own, so a model with experts takes twice as many.
-int64_t images_in_flight(const ModelConfig& config) {
+int64_t images_in_flight(const Model& model) {
   if (Device::current().is_cuda()) return std::numeric_limits<int32_t>::max();
   constexpr int64_t kRows = 520;
-  return std::max<int64_t>(1, (config.is_moe() ? 2 : 1) * kRows / config.tokens());
+  return std::max<int64_t>(1, (model.config().is_moe() ? 2 : 1) * kRows / model.rows());
 }
 
 int64_t largest_logit(const float* row, int64_t K) { return std::max_element(row, row + K) - row; }
@@ -39,7 +39,7 @@ uint64_t arena_key(int64_t samples, bool training) { return uint64_t(samples) * 
 Replicas::Replicas(Model& model, const ReplicaOptions& options)
     : model_(model),
       counts_(model.parameters().gradient_counts()),
-      micro_batch_(options.micro_batch > 0 ? options.micro_batch : images_in_flight(model.config())),
+      micro_batch_(options.micro_batch > 0 ? options.micro_batch : images_in_flight(model)),
       parts_(options.parts) {
   const int threads = options.workers > 0 ? options.workers : thread_count();
   const int workers = Device::current().is_cuda() ? 1 : threads;
