@@ -48,7 +48,7 @@ class Bench {
         model_(make_model(config.model, config.train.seed)),
         replicas_(*model_, {.micro_batch = config.train.micro_batch}),
         experts_(stacked_parameters(*model_)),
-        images_(size_t(batch * config.model.channels * config.model.image_size * config.model.image_size)) {
+        images_(size_t(batch * config.model.input_shape().count())) {
     const Draw draw{.stream = Stream::test};
     for (size_t i = 0; i < images_.size(); ++i) images_[i] = float(draw.normal(i));
     if (training) {

@@ -129,6 +129,7 @@ int run(const CheckOptions& o) {
     Shape shape = train.samples->shape();
     for (int axis = 0; axis < shape.rank(); ++axis)  // a size of 0 follows the model
       if (shape[axis] == 0) shape[axis] = config.model.image_size;
+    if (shape.rank() == 2) shape = {};  // all points of a cloud
     const LoaderOptions options = training_options(config, shape, norm);
     Loader loader(train, options);
     const double speed = loader_speed(loader);
@@ -137,6 +138,7 @@ int run(const CheckOptions& o) {
       std::cout << "\nloader  " << grouped(std::llround(speed)) << " images/s with " << options.workers
                 << (options.workers == 1 ? " worker" : " workers") << ", as for training\n";
     if (!o.preview.empty()) {
+      TESSERA_CHECK_AS(Exit::usage, shape.rank() == 3, "--preview: ", train.name, " holds no images");
       TESSERA_CHECK_AS(Exit::usage, o.step < loader.steps_per_epoch(), "--step ", o.step, ": an epoch has ",
                        loader.steps_per_epoch(), " steps, from 0");
       loader.seek(0, o.step);

@@ -12,7 +12,7 @@ namespace {
 
 struct EvalOptions {
   std::string weights, data, name, split = "test", device = "cpu";
-  int64_t limit = 0, threads = 0, batch = 256, workers = 1;
+  int64_t limit = 0, threads = 0, batch = 256, workers = 1, votes = 1, seed = 0;
   bool json = false, per_class = false;
 };
 
@@ -43,17 +43,22 @@ void print(const EvalOptions& o, const ModelFile& file, const Dataset& data, con
   classes.print();
 }
 
+// As in training on ModelNet40 (recipes/ewa-pointcloud.toml).
+constexpr CloudAugment kVoteAugment{.scale = 1.5, .shift = 0.2};
+
 int run(const EvalOptions& o) {
   use_threads(o.threads);
   const Device device = device_by_name(o.device);
   const ModelFile file = load_model_file(o.weights);
+  TESSERA_CHECK_AS(Exit::usage, o.votes == 1 || file.config().is_of_points(), "--votes ", o.votes,
+                   ": only point clouds are voted on, and ", file.path, " takes images");
   const Dataset data = load_data_for(file, data_folder(file, o.data), split_by_name(o.split), o.name);
   file.model->parameters().move_to(device);
   const Device::Scope there(device);
   Replicas replicas(*file.model, {});
   print(o, file, data,
         evaluate(replicas, data, normalization_for(file, data), file.config().classes, o.batch, o.limit,
-                 int(o.workers)));
+                 int(o.workers), {.count = o.votes, .seed = uint64_t(o.seed), .augment = kVoteAugment}));
   return 0;
 }
 
@@ -74,6 +79,8 @@ checkpoint, and ViT or DeiT files of timm.
             args.option("--limit", o->limit, 0, "Only the first N images; 0: all");
             args.option("--batch", o->batch, 1, "Images at a time");
             args.option("--device", "NAME", o->device, "auto, cpu, cuda or cuda:I");
+            args.option("--votes", o->votes, 1, "Point clouds: mean logits of N augmented parts of each");
+            args.option("--seed", o->seed, 0, "Of the votes");
             args.option("--threads", o->threads, 0, "Threads; 0: all");
             args.option("--workers", o->workers, 0, "Threads that read images ahead");
             args.flag("--per-class", o->per_class, "The accuracy of each class too");

@@ -41,8 +41,10 @@ class TestImages {
   const std::string& words() const { return words_; }
 
   Tensor batch(int64_t begin, int64_t end) const {
-    Tensor images({end - begin, config_.channels, config_.image_size, config_.image_size}, DType::f32);
-    const int64_t size = images.count() / (end - begin);
+    const int64_t size = config_.input_shape().count();
+    Shape shape{end - begin};
+    for (const int64_t axis : config_.input_shape()) shape.push_back(axis);
+    Tensor images(shape, DType::f32);
     float* const out = images.mutable_data<float>();
     const Draw draw{.stream = Stream::test};
     for (int64_t i = begin; i < end; ++i) {

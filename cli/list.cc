@@ -34,7 +34,9 @@ Listing models() {
     const ModelCost own = cost(model.config);
     const ModelConfig& c = model.config;
     list.rows.push_back({model.name, grouped(own.parameters), operations(own.forward_flops),
-                         text(c.channels, " x ", c.image_size, " x ", c.image_size), model.summary});
+                         c.is_of_points() ? text(c.points.count, " points")
+                                          : text(c.channels, " x ", c.image_size, " x ", c.image_size),
+                         model.summary});
     list.json.push_back({{"name", model.name},
                          {"summary", model.summary},
                          {"parameters", own.parameters},

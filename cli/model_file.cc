@@ -87,7 +87,7 @@ Dataset load_data_for(const ModelFile& file, const std::string& folder, Split sp
   Dataset data = load_dataset(folder, split, which);
   for (const std::string& note : data.notes) warn(note);
   const ModelConfig& c = file.config();
-  const Shape has = data.samples->shape(), takes{c.channels, c.image_size, c.image_size};
+  const Shape has = data.samples->shape(), takes = c.input_shape();
   for (int axis = 0; axis < takes.rank(); ++axis)  // a size of 0 follows the model
     TESSERA_CHECK_AS(Exit::data, has.rank() == takes.rank() && (has[axis] == 0 || has[axis] == takes[axis]),
                      folder, ": samples ", has, ", but the model of ", file.path, " takes ", takes);
@@ -105,8 +105,7 @@ Normalization normalization_for(const ModelFile& file, const Dataset& data) {
 }
 
 PrepareOptions prepare_options(const ModelFile& file, const Dataset& data) {
-  const ModelConfig& c = file.config();
-  return {.shape = {c.channels, c.image_size, c.image_size}, .normalization = normalization_for(file, data)};
+  return {.shape = file.config().input_shape(), .normalization = normalization_for(file, data)};
 }
 
 void warn(const std::string& message) { std::cerr << "tessera: warning: " << message << std::endl; }

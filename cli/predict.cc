@@ -95,6 +95,8 @@ class Predictor {
 };
 
 int predict_files(const PredictOptions& o, const ModelFile& file) {
+  TESSERA_CHECK_AS(Exit::usage, !file.config().is_of_points(), file.path,
+                   ": takes point clouds, which no image file is; give --index N, of a data set");
   Normalization norm;
   if (file.normalization) {
     norm = *file.normalization;

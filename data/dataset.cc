@@ -1,13 +1,17 @@
 #include "data/dataset.h"
 
+#include <algorithm>
 #include <array>
 #include <cctype>
 #include <sstream>
 
 #include "data/cifar.h"
+#include "data/hdf5.h"
 #include "data/idx.h"
 #include "data/image_folder.h"
 #include "data/image_set.h"
+#include "data/npy.h"
+#include "data/point_clouds.h"
 #include "engine/base/check.h"
 
 namespace tessera {
@@ -21,8 +25,8 @@ struct KnownSet {
   Normalization normalization;
 };
 
-const std::array<KnownSet, 6>& known_sets() {
-  static const std::array<KnownSet, 6> kSets = {{
+const std::array<KnownSet, 8>& known_sets() {
+  static const std::array<KnownSet, 8> kSets = {{
       {"mnist", {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"}, {{0.1307f}, {0.3081f}}},
       {"fashion-mnist",
        {"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
@@ -34,6 +38,9 @@ const std::array<KnownSet, 6>& known_sets() {
       {"cifar100", {}, {{0.5070f, 0.4865f, 0.4409f}, {0.2673f, 0.2564f, 0.2762f}}},
       {"tiny-imagenet", {}, {{0.4802f, 0.4481f, 0.3975f}, {0.2770f, 0.2691f, 0.2821f}}},
       {"image-folder", {}, {{0.485f, 0.456f, 0.406f}, {0.229f, 0.224f, 0.225f}}},
+      // Clouds lie in the unit sphere, and are taken as they are.
+      {"modelnet40", {}, {{0, 0, 0}, {1, 1, 1}}},
+      {"point-clouds", {}, {{0, 0, 0}, {1, 1, 1}}},
   }};
   return kSets;
 }
@@ -93,19 +100,26 @@ Dataset load_mnist(const fs::path& images_file, const fs::path& labels_file, std
   return set;
 }
 
-// One name a line, or the numbers from 0 where the file is not there.
-std::vector<std::string> read_names(const fs::path& file, size_t expected) {
+// One name a line.
+std::vector<std::string> read_names(const fs::path& file) {
   std::vector<std::string> names;
-  if (!there(file)) {
-    for (size_t i = 0; i < expected; ++i) names.push_back(std::to_string(i));
-    return names;
-  }
   const std::vector<uint8_t> bytes = read_file(file, 1 << 20);
   std::istringstream lines(std::string(bytes.begin(), bytes.end()));
   for (std::string line; std::getline(lines, line);) {
     if (!line.empty() && line.back() == '\r') line.pop_back();
     if (!line.empty()) names.push_back(line);
   }
+  return names;
+}
+
+// Those, or the numbers from 0 where the file is not there.
+std::vector<std::string> read_names(const fs::path& file, size_t expected) {
+  std::vector<std::string> names;
+  if (!there(file)) {
+    for (size_t i = 0; i < expected; ++i) names.push_back(std::to_string(i));
+    return names;
+  }
+  names = read_names(file);
   TESSERA_CHECK_AS(Exit::data, names.size() == expected, file.string(), ": ", names.size(),
                    " class names, expected ", expected);
   return names;
@@ -136,6 +150,62 @@ Dataset load_files(ImageFiles found, std::string_view name) {
   set.class_names = std::move(found.class_names);
   set.notes = std::move(found.notes);
   set.samples = std::make_shared<FolderImages>(std::move(found.folder), std::move(found.files));
+  return set;
+}
+
+// Labels of any width, each that of a class.
+std::vector<int32_t> class_labels(const std::vector<int64_t>& labels, int64_t classes,
+                                  const std::string& file) {
+  for (size_t i = 0; i < labels.size(); ++i)
+    TESSERA_CHECK_AS(Exit::data, labels[i] >= 0 && labels[i] < classes, file, ": label ", labels[i],
+                     " of sample ", i, ", but there are ", classes, " classes");
+  return {labels.begin(), labels.end()};
+}
+
+Dataset load_npy_clouds(const fs::path& points_file, const fs::path& labels_file, const fs::path& names) {
+  const std::string points_name = points_file.string(), labels_name = labels_file.string();
+  NpyArray<float> points = parse_npy_floats(read_file(points_file), points_name, 3);
+  const NpyArray<int64_t> labels = parse_npy_integers(read_file(labels_file), labels_name, 1);
+  TESSERA_CHECK_AS(Exit::data, points.shape[0] == labels.shape[0], points_name, " has ", points.shape[0],
+                   " clouds but the count of labels in ", labels_name, " is ", labels.shape[0]);
+  Dataset set;
+  set.name = "point-clouds";
+  set.class_names = read_names(names);
+  set.labels = class_labels(labels.values, set.classes(), labels_name);
+  set.samples = std::make_shared<PointClouds>(points.shape, std::move(points.values));
+  return set;
+}
+
+// The .h5 files of the folder whose name has the word, in the order of their names.
+std::vector<fs::path> hdf5_files(const fs::path& folder, const std::string& word) {
+  std::vector<fs::path> files;
+  std::error_code ignored;  // as of a folder that may not be read
+  for (const auto& entry : fs::directory_iterator(folder, ignored)) {
+    const fs::path& path = entry.path();
+    if (path.extension() == ".h5" && path.filename().string().find(word) != std::string::npos)
+      files.push_back(path);
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+Dataset load_modelnet40(const std::vector<fs::path>& files, const fs::path& names) {
+  Dataset set;
+  set.name = "modelnet40";
+  set.class_names = read_names(names, 40);
+  std::vector<float> points;
+  Shape shape;
+  for (const fs::path& file : files) {
+    const CloudFile clouds = read_cloud_hdf5(file);
+    if (shape.rank() == 0) shape = {0, clouds.shape[1], 3};
+    TESSERA_CHECK_AS(Exit::data, clouds.shape[1] == shape[1], file.string(), ": clouds of ", clouds.shape[1],
+                     " points, but ", files[0].string(), " has clouds of ", shape[1]);
+    shape[0] += clouds.shape[0];
+    points.insert(points.end(), clouds.points.begin(), clouds.points.end());
+    const std::vector<int32_t> labels = class_labels(clouds.labels, set.classes(), file.string());
+    set.labels.insert(set.labels.end(), labels.begin(), labels.end());
+  }
+  set.samples = std::make_shared<PointClouds>(shape, std::move(points));
   return set;
 }
 
@@ -178,13 +248,20 @@ Dataset load_dataset(const fs::path& folder, Split split, std::string_view name)
   }
   if (is_tiny_imagenet(folder)) return load_files(list_tiny_imagenet(folder, train), "tiny-imagenet");
 
+  const std::string word = train ? "train" : "test";
+  const fs::path points = folder / (word + "_points.npy"), cloud_labels = folder / (word + "_labels.npy");
+  if (there(points)) return load_npy_clouds(points, cloud_labels, folder / "classes.txt");
+  if (const std::vector<fs::path> files = hdf5_files(folder, word); !files.empty())
+    return load_modelnet40(files, folder / "shape_names.txt");
+
   const fs::path train_folder = folder / "train";
   const fs::path own = train ? train_folder : there(folder / "val") ? folder / "val" : folder / "test";
   if (there(own))
     return load_files(list_image_folder(own, there(train_folder) ? train_folder : own), "image-folder");
   fail(Exit::data, folder.string(), ": no known data set here; looked for ", images.filename().string(),
-       "[.gz], ", cifar10[0].filename().string(), ", ", cifar100.filename().string(),
-       ", and for an image folder's ", train ? "train/" : "val/ and test/");
+       "[.gz], ", cifar10[0].filename().string(), ", ", cifar100.filename().string(), ", ",
+       points.filename().string(), ", *", word, "*.h5, and for an image folder's ",
+       train ? "train/" : "val/ and test/");
 }
 
 uint64_t Dataset::fingerprint() const {

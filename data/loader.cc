@@ -139,7 +139,8 @@ void Loader::fill(int64_t number, Batch& batch) const {
     batch.indices[i] = index;
     batch.labels[i] = label;
     if (!batch.coarse_labels.empty()) batch.coarse_labels[i] = data_.coarse_labels[index];
-    const Occasion at{options_.training, options_.seed, epoch, uint32_t((first + i) % repeats)};
+    const Occasion at{options_.training || options_.vote, options_.seed, epoch,
+                      uint32_t((first + i) % repeats)};
     preparation_->prepare(index, at, std::span(batch.inputs).subspan(size_t(i) * length, length));
   }
   mix(batch);

@@ -13,11 +13,17 @@
 
 namespace tessera {
 
+// Of point clouds, in training: each axis times a number from 1/scale to scale, and moved by at most `shift`.
+struct CloudAugment {
+  double scale = 1, shift = 0;
+};
+
 // How samples are made ready. Each kind of sample reads what concerns it.
 struct PrepareOptions {
   Shape shape = {};                  // of what the model takes for one sample; empty: as the samples are
   Normalization normalization = {};  // images
   AugmentOptions augment = {};       // images, in training
+  CloudAugment cloud = {};           // point clouds, in training
 };
 
 // Makes samples ready in one way. Several threads call it at a time.

@@ -177,7 +177,12 @@ Fields fields(ModelConfig& c) {
           {"moe.blocks", c.moe.blocks},
           {"moe.experts", c.moe.experts},
           {"moe.init", c.moe.init, kExpertInits},
-          {"moe.partition", c.moe.partition, kPartitions}};
+          {"moe.partition", c.moe.partition, kPartitions},
+          {"points.count", c.points.count},
+          {"points.groups", c.points.groups},
+          {"points.group_size", c.points.group_size},
+          {"points.width", c.points.width},
+          {"points.head_dropout", c.points.head_dropout}};
 }
 
 nlohmann::ordered_json config_to_json(const ModelConfig& config) {
@@ -228,6 +233,9 @@ void validate(const ModelConfig& c) {
   TESSERA_CHECK_AS(Exit::usage, architecture.windows ? c.window > 0 && c.window <= 1024 : c.window == 0,
                    "model.window = ", c.window, ": a model of architecture ", c.architecture,
                    architecture.windows ? " has windows of 1 to 1024 tokens a side" : " has no windows");
+  TESSERA_CHECK_AS(Exit::usage, architecture.points == c.is_of_points(),
+                   "model.points.count = ", c.points.count, ": a model of architecture ", c.architecture,
+                   " takes ", architecture.points ? "point clouds; from 1 to 65536 points" : "images");
   if (architecture.check) architecture.check(c);
 }
 

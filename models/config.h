@@ -20,6 +20,15 @@ struct MoeConfig {
   PartitionScope partition = PartitionScope::batch;
 };
 
+// Of a model of point clouds; see models/point_transformer.h.
+struct PointsConfig {
+  int64_t count = 0;    // points of a cloud; 0: a model of images
+  int64_t groups = 64;  // tokens, each of the points around a centre
+  int64_t group_size = 32;
+  int64_t width = 256;        // of a group's feature, and of the head's hidden layers
+  double head_dropout = 0.5;  // in the head
+};
+
 // Blocks of one width in a row.
 struct Stage {
   int64_t depth, dim, heads;
@@ -61,12 +70,20 @@ struct ModelConfig {
   std::string branches;  // of a convolution that is trained as several (nn/rep_conv.h): 3x3,1x1,identity
   StemConfig stem;
   MoeConfig moe;
+  PointsConfig points;
 
   int64_t prefix_tokens() const { return distilled ? 2 : 1; }  // before the patches': class, distillation
-  int64_t tokens() const { return (image_size / patch) * (image_size / patch) + prefix_tokens(); }
+  int64_t tokens() const {
+    return (is_of_points() ? points.groups : (image_size / patch) * (image_size / patch)) + prefix_tokens();
+  }
   int64_t hidden() const { return hidden(dim); }
   int64_t hidden(int64_t width) const { return int64_t(double(width) * mlp_ratio + 1e-6); }
   int64_t head_size() const { return head_dim > 0 ? head_dim : dim / heads; }
+  bool is_of_points() const { return points.count > 0; }
+  // Of one sample.
+  Shape input_shape() const {
+    return is_of_points() ? Shape{points.count, 3} : Shape{channels, image_size, image_size};
+  }
   bool is_moe() const { return moe.blocks != "none"; }
 };
 

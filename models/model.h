@@ -20,7 +20,7 @@ class Model {
   // images(B,C,H,W), or samples of another input_shape(), to logits(B,K)
   virtual Tensor forward(const Tensor& images, const Pass& pass) const = 0;
   // Of one sample.
-  virtual Shape input_shape() const { return {config_.channels, config_.image_size, config_.image_size}; }
+  Shape input_shape() const { return config_.input_shape(); }
   // Rows of one sample that the wide products have: micro-batches are sized by them.
   virtual int64_t rows() const { return config_.tokens(); }
   // Whether training needs the whole batch in one piece: for batch statistics.

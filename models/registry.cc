@@ -3,6 +3,7 @@
 #include "engine/base/nearest_name.h"
 #include "models/cait.h"
 #include "models/pit.h"
+#include "models/point_transformer.h"
 #include "models/rep_vgg.h"
 #include "models/swin.h"
 #include "models/t2t.h"
@@ -35,6 +36,11 @@ const std::vector<Architecture>& architectures() {
        .branches = true,
        .attention = false,
        .check = check_rep_vgg},
+      {.name = "point_transformer",
+       .make = make<PointTransformer>,
+       .cost = point_transformer_cost,
+       .points = true,
+       .check = check_points},
   };
   return list;
 }
@@ -183,6 +189,35 @@ RegisteredModel rep_vgg(const std::string& name, const std::string& summary, int
   return {name, summary, c};
 }
 
+// The classifier of Point-BERT and Point-MAE (Yu et al., 2022; Pang et al., 2022) as on ModelNet40.
+RegisteredModel point_cloud(const std::string& name, const std::string& summary) {
+  ModelConfig c;
+  c.name = name;
+  c.architecture = "point_transformer";
+  c.image_size = c.patch = 1;  // of no meaning here; the channels are a point's coordinates
+  c.classes = 40;
+  c.depth = 12;
+  c.dim = 384;
+  c.heads = 6;
+  c.mlp_ratio = 4;
+  c.qkv_bias = false;
+  c.drop_path = 0.1;
+  c.points.count = 1024;
+  return {name, summary, c};
+}
+
+// Of our own size, for two cores.
+RegisteredModel small_point_cloud(const std::string& name, const std::string& summary) {
+  RegisteredModel model = point_cloud(name, summary);
+  ModelConfig& c = model.config;
+  c.classes = 10;
+  c.depth = 4;
+  c.dim = 64;
+  c.heads = 4;
+  c.points = {.count = 512, .groups = 32, .group_size = 16, .width = 64, .head_dropout = 0.2};
+  return model;
+}
+
 }  // namespace
 
 const std::vector<RegisteredModel>& registered_models() {
@@ -219,6 +254,8 @@ const std::vector<RegisteredModel>& registered_models() {
                      "vit_conv_stem_small_image_64", 3),
       rep_vgg("rep_vgg_small_image_32", "RepVGG for 32 x 32 RGB images", 32, 3, 100),
       rep_vgg("rep_vgg_small_image_28", "RepVGG for 28 x 28 grey images", 28, 1, 10),
+      point_cloud("point_transformer", "point-cloud transformer (ModelNet40)"),
+      small_point_cloud("point_transformer_small", "point-cloud transformer for a CPU (ModelNet10)"),
   };
   return models;
 }

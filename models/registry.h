@@ -16,6 +16,7 @@ struct Architecture {
   std::unique_ptr<Model> (*make)(const ModelConfig& config, std::optional<uint64_t> seed, DType dtype);
   ModelCost (*cost)(const ModelConfig& config);
   bool stages = false;     // has stages, each with a depth and a width: model.depths
+  bool points = false;     // takes point clouds: model.points
   bool distilled = false;  // can have a distillation token
   bool head_dim = false;   // can have heads of another size than dim / heads: model.head_dim
   bool windows = false;    // attends in windows: model.window

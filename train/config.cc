@@ -91,6 +91,8 @@ Fields fields(RunConfig& c) {
                    {"data.augment.mix", c.data.mix.probability},
                    {"data.augment.cutmix_share", c.data.mix.cutmix_share},
                    {"data.augment.repeats", c.data.repeats},
+                   {"data.cloud.scale", c.data.cloud.scale},
+                   {"data.cloud.shift", c.data.cloud.shift},
                    {"optim.name", c.optim.name},
                    {"optim.lr", c.schedule.lr},
                    {"optim.weight_decay", c.optim.weight_decay},
@@ -223,6 +225,12 @@ void validate(const RunConfig& c) {
   share("data.augment.cutmix_share", c.data.mix.cutmix_share);
   need(c.data.repeats >= 1 && c.data.repeats <= 1000, "data.augment.repeats", c.data.repeats,
        "must be from 1 to 1000");
+  need(!c.model.is_of_points() || !c.data.mix.in_use(), "model.points.count", c.model.points.count,
+       "point clouds are not mixed; leave out data.augment.mixup and cutmix");
+  need(std::isfinite(c.data.cloud.scale) && c.data.cloud.scale >= 1, "data.cloud.scale", c.data.cloud.scale,
+       "must be 1 or more");
+  need(std::isfinite(c.data.cloud.shift) && c.data.cloud.shift >= 0, "data.cloud.shift", c.data.cloud.shift,
+       "must not be negative");
   need(c.data.workers >= 0 && c.data.workers <= 256, "data.workers", c.data.workers, "must be from 0 to 256");
   need(c.ewa.ramp > 0 && c.ewa.ramp <= 1, "ewa.ramp", c.ewa.ramp, "must be in (0,1]");
   need(c.ewa.until >= 0 && c.ewa.until <= 1, "ewa.until", c.ewa.until, "must be in [0,1]");

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "data/augment/mix.h"
-#include "data/augment/options.h"
+#include "data/samples.h"
 #include "models/config.h"
 #include "optim/experts_averaging.h"
 #include "optim/optimizer.h"
@@ -21,6 +21,7 @@ struct DataConfig {
   int64_t test_limit = 0;  // only the first test images; 0: all
   AugmentOptions augment;
   MixOptions mix;
+  CloudAugment cloud;
   int64_t repeats = 1;  // how often a training image comes in an epoch, augmented anew
   int workers = 1;      // loader threads
 };

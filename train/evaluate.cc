@@ -4,28 +4,42 @@
 #include <chrono>
 #include <cmath>
 #include <limits>
+#include <memory>
 
 namespace tessera {
 
 Evaluation evaluate(Replicas& replicas, const Dataset& data, const Normalization& normalization,
-                    int64_t classes, int64_t batch, int64_t limit, int workers) {
+                    int64_t classes, int64_t batch, int64_t limit, int workers, const Votes& votes) {
   const int64_t K = classes;
   batch = std::min(batch, limit > 0 ? std::min(limit, data.count()) : data.count());
-  Loader loader(data, {.training = false,
-                       .batch_size = batch,
-                       .prepare = {.shape = replicas.input_shape(), .normalization = normalization},
-                       .limit = limit,
-                       .workers = workers});
-  std::vector<float> logits(size_t(batch * K));
+  LoaderOptions options{
+      .training = false,
+      .vote = votes.count > 1,
+      .batch_size = batch,
+      .prepare = {.shape = replicas.input_shape(), .normalization = normalization, .cloud = votes.augment},
+      .limit = limit,
+      .workers = workers};
+  std::vector<std::unique_ptr<Loader>> loaders;  // one a vote
+  for (int64_t v = 0; v < votes.count; ++v) {
+    options.seed = votes.seed + uint64_t(v);
+    loaders.push_back(std::make_unique<Loader>(data, options));
+  }
+  std::vector<float> logits(size_t(batch * K)), vote(logits.size());
   std::vector<int64_t> right(static_cast<size_t>(K)), seen(static_cast<size_t>(K));
   Evaluation result;
   double seconds = 0;
   int64_t in_top5 = 0;
-  for (int64_t step = 0; step < loader.steps_per_epoch(); ++step) {
-    const Batch& part = loader.next();
-    const auto start = std::chrono::steady_clock::now();
-    replicas.forward({part.inputs, {}, part.size()}, logits.data());
-    seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  for (int64_t step = 0; step < loaders[0]->steps_per_epoch(); ++step) {
+    std::fill(logits.begin(), logits.end(), 0.0f);
+    const Batch* batch_of_vote = nullptr;
+    for (const auto& loader : loaders) {
+      batch_of_vote = &loader->next();
+      const auto start = std::chrono::steady_clock::now();
+      replicas.forward({batch_of_vote->inputs, {}, batch_of_vote->size()}, vote.data());
+      seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      for (size_t i = 0; i < logits.size(); ++i) logits[i] += vote[i] / float(votes.count);
+    }
+    const Batch& part = *batch_of_vote;  // all votes have the same samples
     for (int64_t b = 0; b < part.size(); ++b) {
       const float* const row = &logits[size_t(b * K)];
       const int32_t label = part.labels[size_t(b)];

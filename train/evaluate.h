@@ -19,9 +19,18 @@ struct Evaluation {
   double images_per_second = 0;
 };
 
+// Votes of a sample: the mean of the logits of `count` augmented ones (Point-BERT's test on point clouds
+// takes 10). A single vote is the plain sample.
+struct Votes {
+  int64_t count = 1;
+  uint64_t seed = 0;
+  CloudAugment augment = {};
+};
+
 // Every sample once, in order, in eval mode. `limit`: only the first; 0: all. `workers`: the loader's
 // threads.
 Evaluation evaluate(Replicas& replicas, const Dataset& data, const Normalization& normalization,
-                    int64_t classes, int64_t batch = 256, int64_t limit = 0, int workers = 0);
+                    int64_t classes, int64_t batch = 256, int64_t limit = 0, int workers = 0,
+                    const Votes& votes = {});
 
 }  // namespace tessera

@@ -385,11 +385,16 @@ void check_fit(const ModelConfig& model, const Dataset& data) {
     TESSERA_CHECK_AS(Exit::usage, own == needed, "model.", key, " = ", own, ", but ", data.name, " has ",
                      needed, "; set model.", key, " = ", needed);
   };
-  // A size of 0 follows the model.
   const Shape shape = data.samples->shape();
-  same("channels", model.channels, shape[0]);
-  for (const int64_t side : {shape[1], shape[2]})
-    if (side > 0) same("image_size", model.image_size, side);
+  TESSERA_CHECK_AS(Exit::usage, shape.rank() == model.input_shape().rank(), "a model of architecture ",
+                   model.architecture, " takes samples ", model.input_shape(), ", but those of ", data.name,
+                   " are ", shape);
+  // A size of 0 follows the model, as the number of points does.
+  if (!model.is_of_points()) {
+    same("channels", model.channels, shape[0]);
+    for (const int64_t side : {shape[1], shape[2]})
+      if (side > 0) same("image_size", model.image_size, side);
+  }
   same("classes", model.classes, data.classes());
 }
 
@@ -397,7 +402,10 @@ LoaderOptions training_options(const RunConfig& c, const Shape& shape, const Nor
   return {.training = true,
           .batch_size = c.train.step_images(),
           .seed = c.train.seed,
-          .prepare = {.shape = shape, .normalization = normalization, .augment = c.data.augment},
+          .prepare = {.shape = shape,
+                      .normalization = normalization,
+                      .augment = c.data.augment,
+                      .cloud = c.data.cloud},
           .mix = c.data.mix,
           .repeats = c.data.repeats,
           .limit = c.data.limit,

@@ -17,7 +17,7 @@ struct Occasion {
 };
 
 // What is drawn for: each has numbers of its own, so that one augmentation more changes no other.
-enum class Site : uint32_t { crop_flip, resized_crop, policy, jitter, erase, noise, mix };
+enum class Site : uint32_t { crop_flip, resized_crop, policy, jitter, erase, noise, mix, cloud, cloud_order };
 
 inline Draw draw_of(const Occasion& at, Site site) {
   constexpr uint32_t kSites = 16;

@@ -80,6 +80,8 @@ struct Backward {
 
 Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, Tensor& running_mean,
                   Tensor& running_var, bool training, double momentum, double eps) {
+  if (x.rank() == 2)
+    return batch_norm_rows(x, gamma, beta, running_mean, running_var, training, momentum, eps);
   Dims dim("batch_norm");
   dim(x, "x(B,C,H,W)")(gamma, "gamma(C)")(beta, "beta(C)");
   dim(running_mean, "running_mean(C)")(running_var, "running_var(C)");

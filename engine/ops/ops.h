@@ -31,7 +31,7 @@ Tensor grouped_linear_gelu(const Tensor& x, const Tensor& weight, const Tensor& 
 // c(*,M,O) = op(a) op(b); with equal leading axes. transpose_b: b is (*,O,C).
 Tensor matmul(const Tensor& a, const Tensor& b, bool transpose_a = false, bool transpose_b = false);
 
-// ---- normalisation (layer_norm.cc, batch_norm.cc)
+// ---- normalisation (layer_norm.cc, batch_norm.cc, batch_norm_rows.cc)
 // Over the last axis: (x - mean) / sqrt(var + eps) * gamma + beta, population variance.
 Tensor layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, double eps = 1e-6);
 // x(B,C,H,W) over (B,H,W); training: batch statistics, and running_mean, running_var (C) are updated in place
@@ -39,6 +39,9 @@ Tensor layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, doub
 // Training is for one thread at a time: replicas would each see statistics of their own.
 Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, Tensor& running_mean,
                   Tensor& running_var, bool training, double momentum = 0.1, double eps = 1e-5);
+// batch_norm takes x(M,C) too, over its rows, which is this.
+Tensor batch_norm_rows(const Tensor& x, const Tensor& gamma, const Tensor& beta, Tensor& running_mean,
+                       Tensor& running_var, bool training, double momentum = 0.1, double eps = 1e-5);
 
 // ---- activations (gelu.cc, relu.cc, softmax.cc)
 Tensor gelu(const Tensor& x);     // x Phi(x), exact
@@ -71,11 +74,12 @@ Tensor scale(const Tensor& x, double factor);
 // constant.
 Tensor layer_scale(const Tensor& x, const Tensor& gamma, const Tensor& residual, const Tensor& scale = {});
 
-// ---- shape (concat.cc, slice.cc, mean.cc, patches.cc, permute_rows.cc, embed_tokens.cc)
+// ---- shape (concat.cc, slice.cc, mean.cc, max.cc, patches.cc, permute_rows.cc, embed_tokens.cc)
 Tensor concat(const std::vector<Tensor>& parts, int axis);
 Tensor slice(const Tensor& x, int axis, int64_t begin, int64_t end);
 Tensor mean(const Tensor& x, int axis);  // the axis is removed
 Tensor mean(const Tensor& x);            // of all elements
+Tensor max(const Tensor& x, int axis);   // the axis is removed
 // images(B,C,H,W) to (B, (H/P)(W/P), C*P*P), row-major in the grid, (c, row, column) inside a patch.
 Tensor patches(const Tensor& images, int64_t P);
 // y_i = x_order(i) for x(M,C), and its inverse y_order(i) = x_i; order: i32 (M), a permutation.
@@ -97,6 +101,12 @@ Tensor depthwise_conv(const Tensor& x, const Tensor& weight, const Tensor& bias,
                       int64_t padding);
 // Each window as a token: out (B,H'W',C*kernel*kernel), (c, row, column) inside a window, zero padding.
 Tensor unfold(const Tensor& x, int64_t kernel, int64_t stride, int64_t padding);
+
+// ---- point clouds (farthest_points.cc, nearest_points.cc): no gradients
+// G points of each cloud points(B,P,3), far from each other: out (B,G,3), the cloud's first point first.
+Tensor farthest_points(const Tensor& points, int64_t G);
+// Of each of centres(B,G,3) the k nearest points, minus the centre: out (B,G,k,3), nearest first.
+Tensor nearest_points(const Tensor& points, const Tensor& centres, int64_t k);
 
 // ---- noise (dropout.cc): drawn by the sample's place in the whole batch, so that cutting it changes nothing
 //
