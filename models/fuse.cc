@@ -16,6 +16,10 @@ std::string dense_name(const std::string& stacked) {
 }
 
 std::unique_ptr<Model> fuse(const Model& model) {
+  TESSERA_CHECK_AS(
+      Exit::usage, !fused_config(model.config()).is_moe(), "fuse: the experts of ", model.config().name,
+      " are chosen by a router, each for what it is; only those of a random partition have a mean that "
+      "stands for all");
   auto dense = make_model(fused_config(model.config()), std::nullopt, model.parameters().dtype());
   for (const auto& p : model.parameters().parameters()) {
     const std::string name = p.experts > 1 ? dense_name(p.name) : p.name;
