@@ -28,6 +28,7 @@ Command list_command();
 Command bench_command();
 Command study_ewa_command();
 Command reproduce_command();
+Command superclass_command();
 
 const std::vector<Command>& commands();
 

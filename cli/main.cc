@@ -11,9 +11,9 @@
 namespace tessera::cli {
 
 const std::vector<Command>& commands() {
-  static const std::vector<Command> list{train_command(), eval_command(),      predict_command(),
-                                         fuse_command(),  info_command(),      list_command(),
-                                         bench_command(), study_ewa_command(), reproduce_command()};
+  static const std::vector<Command> list{
+      train_command(), eval_command(),  predict_command(),   fuse_command(),      info_command(),
+      list_command(),  bench_command(), study_ewa_command(), reproduce_command(), superclass_command()};
   return list;
 }
 

@@ -87,16 +87,22 @@ Recipe parse_recipe(const std::string& source, const std::string& name) {
   if (const toml::array* arms = whole.tables("arm"))
     for (const toml::node& node : *arms) {
       Reader reader(*node.as_table(), text("recipe ", name, ", arm ", recipe.arms.size() + 1));
-      RecipeArm arm{reader.words("name"), reader.words("start_from"), reader.value<double>("reported"),
-                    reader.value<bool>("fuse").value_or(false), reader.settings("run")};
+      RecipeArm arm{reader.words("name"),
+                    reader.words("start_from"),
+                    reader.words("superclasses_from"),
+                    reader.value<double>("reported"),
+                    reader.value<bool>("fuse").value_or(false),
+                    reader.settings("run")};
       reader.finish();
       const auto is = [](const std::string& wanted) {
         return [&wanted](const RecipeArm& other) { return other.name == wanted; };
       };
       if (arm.name.empty() || std::any_of(recipe.arms.begin(), recipe.arms.end(), is(arm.name)))
         reader.wrong("name", "must be there, and another one than those above");
-      if (!arm.start_from.empty() && std::none_of(recipe.arms.begin(), recipe.arms.end(), is(arm.start_from)))
-        reader.wrong("start_from", "names no arm above: '" + arm.start_from + "'");
+      for (const auto& [key, other] :
+           {std::pair{"start_from", &arm.start_from}, {"superclasses_from", &arm.superclasses_from}})
+        if (!other->empty() && std::none_of(recipe.arms.begin(), recipe.arms.end(), is(*other)))
+          reader.wrong(key, "names no arm above: '" + *other + "'");
       recipe.arms.push_back(std::move(arm));
     }
   whole.finish();
