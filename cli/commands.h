@@ -30,6 +30,7 @@ Command bench_command();
 Command study_diversity_command();
 Command study_ewa_command();
 Command reproduce_command();
+Command superclass_command();
 
 const std::vector<Command>& commands();
 

@@ -27,11 +27,10 @@ std::optional<ModelConfig> model_in(const SafetensorsFile& file, std::string& wh
 
 nlohmann::ordered_json json_of(const ModelConfig& config) {
   const ModelCost own = cost(config), fused = cost(fused_config(config));
-  return {{"config", config_to_json(config)},
-          {"parameters", own.parameters},
-          {"parameters_fused", fused.parameters},
-          {"training_flops", training_flops(own)},
-          {"forward_flops", fused.forward_flops}};
+  return {
+      {"config", config_to_json(config)},      {"parameters", own.parameters},
+      {"parameters_fused", fused.parameters},  {"parameters_an_image", own.parameters - own.idle_parameters},
+      {"training_flops", training_flops(own)}, {"forward_flops", fused.forward_flops}};
 }
 
 void print_model(const ModelConfig& config) {
@@ -42,7 +41,10 @@ void print_model(const ModelConfig& config) {
   for (const auto& [key, value] : settings.items())
     table.add({"", key, value.is_string() ? printable(value.get<std::string>()) : value.dump()});
   table.add({"", "parameters", grouped(own.parameters)});
-  if (config.is_moe()) table.add({"", "parameters, fused", grouped(fused.parameters)});
+  if (own.idle_parameters > 0)
+    table.add({"", "parameters, an image", grouped(own.parameters - own.idle_parameters)});
+  else if (config.is_moe())
+    table.add({"", "parameters, fused", grouped(fused.parameters)});
   table.add({"", "training, an image", operations(training_flops(own))});
   table.add({"", "inference, an image", operations(fused.forward_flops)});
   table.print();

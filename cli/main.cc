@@ -11,10 +11,12 @@
 namespace tessera::cli {
 
 const std::vector<Command>& commands() {
-  static const std::vector<Command> list{train_command(),     check_command(),           eval_command(),
-                                         predict_command(),   fuse_command(),            info_command(),
-                                         list_command(),      bench_command(),           study_ewa_command(),
-                                         study_diversity_command(), reproduce_command()};
+  static const std::vector<Command> list{train_command(),      check_command(),
+                                         eval_command(),       predict_command(),
+                                         fuse_command(),       info_command(),
+                                         list_command(),       bench_command(),
+                                         study_ewa_command(),  study_diversity_command(),
+                                         superclass_command(), reproduce_command()};
   return list;
 }
 

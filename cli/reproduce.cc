@@ -12,7 +12,9 @@
 #include "engine/io/atomic_file.h"
 #include "models/fuse.h"
 #include "train/chart.h"
+#include "train/checkpoint.h"
 #include "train/recipe.h"
+#include "train/superclass.h"
 #include "train/trainer.h"
 
 namespace tessera::cli {
@@ -107,6 +109,8 @@ class Reproduction {
     config.train.seed += uint64_t(seed);
     config.train.threads = int(o_.threads);
     if (!arm.start_from.empty()) config.train.init = RunFiles{run_folder(arm.start_from, seed)}.model();
+    if (!arm.superclasses_from.empty())
+      config.model.moe.superclasses = run_folder(arm.name, seed) + "-superclasses.toml";
     validate(config);
     return config;
   }
@@ -123,6 +127,22 @@ class Reproduction {
                      "; name another folder by --out, or remove this one and that file");
   }
 
+  void write_superclasses(const RecipeArm& arm, int64_t seed, const RunConfig& settings) const {
+    constexpr int64_t kImages = 10000;
+    const SafetensorsFile teacher(RunFiles{run_folder(arm.superclasses_from, seed)}.last());
+    const auto model = load_model(teacher);
+    const int64_t first = checkpoint_config(teacher).data.limit;
+    const Dataset data = load_dataset(settings.data.folder, Split::train, settings.data.name);
+    check_held_out(data, first);
+    Replicas replicas(*model, {});
+    const Confusion seen = confusion(replicas, data, normalization(data.name), first, kImages);
+    write_file_atomically(
+        settings.model.moe.superclasses,
+        superclasses_to_toml(cluster(confusion_graph(seen), settings.model.moe.experts), data.class_names,
+                             text("What ", teacher.name(), " confuses on ", seen.images,
+                                  " training images from ", first, " on")));
+  }
+
   Outcome outcome_of(const RecipeArm& arm, int64_t seed) {
     const std::string folder = run_folder(arm.name, seed);
     const RunConfig settings = config(arm, seed);
@@ -133,6 +153,7 @@ class Reproduction {
     Outcome outcome;
     try {
       const bool begun = fs::exists(RunFiles{folder}.last());
+      if (!begun && !arm.superclasses_from.empty()) write_superclasses(arm, seed, settings);
       const RunResult result = begun ? resume(folder, progress) : train(settings, folder, progress);
       if (result.interrupted) throw Interrupted{result.interrupted};
       outcome.top1 = result.test.top1;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "nn/moe/random_partition.h"
+#include "nn/moe/token_router.h"
 
 namespace tessera {
 namespace {
@@ -16,10 +17,12 @@ bool has_experts(const ModelConfig& c, int64_t id) {
 
 std::unique_ptr<FeedForward> make_feed_forward(const Scope& scope, const ModelConfig& c, int64_t dim,
                                                int64_t id) {
-  if (has_experts(c, id))
-    return std::make_unique<RandomPartitionMoe>(scope / "moe", c.moe.experts, dim, c.hidden(dim), c.init,
-                                                c.moe.init, c.moe.partition, c.dropout);
-  return std::make_unique<Mlp>(scope / "mlp", dim, c.hidden(dim), c.init, c.dropout);
+  if (!has_experts(c, id)) return std::make_unique<Mlp>(scope / "mlp", dim, c.hidden(dim), c.init, c.dropout);
+  if (c.moe.router == MoeRouter::token)
+    return std::make_unique<TokenRoutedMoe>(scope / "moe", c.moe.experts, dim, c.hidden(dim), c.init,
+                                            c.moe.init, c.moe.routing, c.dropout);
+  return std::make_unique<RandomPartitionMoe>(scope / "moe", c.moe.experts, dim, c.hidden(dim), c.init,
+                                              c.moe.init, c.moe.partition, c.dropout);
 }
 
 double drop_path_rate(const ModelConfig& c, int64_t id) {
@@ -35,7 +38,12 @@ ModelCost attention_cost(const ModelConfig& c, int64_t d, int64_t N) {
 
 ModelCost feed_forward_cost(const ModelConfig& c, int64_t d, int64_t N, int64_t id) {
   const int64_t h = c.hidden(d), experts = has_experts(c, id) ? c.moe.experts : 1;
-  return {.parameters = experts * (2 * d * h + h + d), .forward_flops = 2 * (2 * N * d * h)};
+  ModelCost cost{.parameters = experts * (2 * d * h + h + d), .forward_flops = 2 * (2 * N * d * h)};
+  if (experts > 1 && c.moe.router == MoeRouter::token) {
+    cost.parameters += experts * d;
+    cost.forward_flops = c.moe.routing.k * cost.forward_flops + 2 * N * experts * d;
+  }
+  return cost;
 }
 
 ModelCost block_cost(const ModelConfig& c, int64_t d, int64_t N, int64_t id) {

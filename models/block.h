@@ -28,7 +28,7 @@ struct PreNormBlock {
   A attn;
   DropPath drop_path1;
   LayerNorm norm2;
-  std::unique_ptr<FeedForward> mlp;  // Mlp or RandomPartitionMoe
+  std::unique_ptr<FeedForward> mlp;  // Mlp, RandomPartitionMoe or TokenRoutedMoe
   DropPath drop_path2;
   std::string name;
 
@@ -61,7 +61,8 @@ struct Block : PreNormBlock<Attention> {
 //   2 [ 4 N d^2 + 2 N^2 d ]
 // operations, and the feed-forward layer of width h
 //   2 [ 2 N d h ].
-// Experts of a random partition cost parameters but no operations: each token goes through one.
+// Experts of a random partition cost parameters but no operations: each token goes through one. Routed to k
+// of E experts it goes through k and the router, 2 N E d.
 ModelCost attention_cost(const ModelConfig& config, int64_t dim, int64_t tokens);
 ModelCost feed_forward_cost(const ModelConfig& config, int64_t dim, int64_t tokens, int64_t id);
 // Both and their norms.

@@ -29,7 +29,7 @@ std::vector<int64_t> parse_counts(const char* key, const std::string& value, con
   return counts;
 }
 
-constexpr const char* kPlacementForm = "none, every-2, last-2 or a list such as 1,3,5";
+constexpr const char* kPlacementForm = "none, every-2, last-2, final-2 or a list such as 1,3,5";
 
 // Bounds that keep every count of parameters and operations within 63 bits.
 void check_bound(const char* key, int64_t value, int64_t highest) {
@@ -79,7 +79,34 @@ void check_stages(const ModelConfig& c) {
   check_bound("depths", depth, kDepth);
 }
 
+void check_routing(const ModelConfig& c) {
+  const RouterOptions& r = c.moe.routing;
+  check_bound("moe.group", r.group, 1 << 20);
+  check_bound("moe.k", r.k, c.moe.experts);
+  for (const auto& [key, value] : {std::pair{"noise", r.noise},
+                                   {"importance", r.importance},
+                                   {"load", r.load},
+                                   {"capacity", r.capacity},
+                                   {"superclass_loss", r.superclass_loss}})
+    TESSERA_CHECK_AS(Exit::usage, value >= 0 && value <= 1e6, "model.moe.", key, " = ", value,
+                     ": must be from 0 to 1e6");
+  const std::vector<int32_t> groups = superclasses(c);
+  TESSERA_CHECK_AS(Exit::usage, groups.empty() || int64_t(groups.size()) == c.classes,
+                   "model.moe.groups has ", groups.size(), " entries for ", c.classes, " classes");
+  for (const int32_t group : groups)
+    TESSERA_CHECK_AS(Exit::usage, group < c.moe.experts, "model.moe.groups: ", group, " is none of the ",
+                     c.moe.experts, " experts");
+}
+
 }  // namespace
+
+std::vector<int32_t> superclasses(const ModelConfig& c) {
+  if (c.moe.groups.empty()) return {};
+  const auto counts = parse_counts("moe.groups", c.moe.groups, "a list such as 0,2,1");
+  std::vector<int32_t> groups;
+  for (const int64_t count : counts) groups.push_back(int32_t(std::min<int64_t>(count, INT32_MAX)));
+  return groups;
+}
 
 std::vector<Stage> stages(const ModelConfig& c) {
   if (c.depths.empty()) return {{c.depth, c.dim, c.heads}};
@@ -120,6 +147,11 @@ std::vector<int64_t> moe_blocks(const std::string& placement, int64_t depth) {
     TESSERA_CHECK_AS(Exit::usage, n <= int64_t(ids.size()), "model.moe.blocks '", placement,
                      "': a model of depth ", depth, " has only ", ids.size(), " odd blocks");
     ids.erase(ids.begin(), ids.end() - n);
+  } else if (text.starts_with("final-")) {
+    const int64_t n = count_after("final-");
+    TESSERA_CHECK_AS(Exit::usage, n <= depth, "model.moe.blocks '", placement, "': a model of depth ", depth,
+                     " has no ", n, " blocks");
+    for (int64_t id = depth - n; id < depth; ++id) ids.push_back(id);
   } else {
     ids = parse_counts("moe.blocks", placement, kPlacementForm);
     for (const int64_t id : ids)
@@ -147,6 +179,9 @@ int64_t stem_patch(const ModelConfig& c) {
 Fields fields(ModelConfig& c) {
   static constexpr std::string_view kWeightInits[] = {"trunc-normal", "xavier"};
   static constexpr std::string_view kExpertInits[] = {"alike", "independent"};
+  static constexpr std::string_view kRouters[] = {"random", "token", "image"};
+  static constexpr std::string_view kVectors[] = {"cls", "mean"};
+  static constexpr std::string_view kRoutes[] = {"predicted", "truth"};
   static constexpr std::string_view kPartitions[] = {"batch", "per-image", "replica"};
   return {{"name", c.name},
           {"architecture", c.architecture},
@@ -177,7 +212,21 @@ Fields fields(ModelConfig& c) {
           {"moe.blocks", c.moe.blocks},
           {"moe.experts", c.moe.experts},
           {"moe.init", c.moe.init, kExpertInits},
+          {"moe.router", c.moe.router, kRouters},
           {"moe.partition", c.moe.partition, kPartitions},
+          {"moe.k", c.moe.routing.k},
+          {"moe.noise", c.moe.routing.noise},
+          {"moe.importance", c.moe.routing.importance},
+          {"moe.load", c.moe.routing.load},
+          {"moe.group", c.moe.routing.group},
+          {"moe.capacity", c.moe.routing.capacity},
+          {"moe.batch_priority", c.moe.routing.batch_priority},
+          {"moe.renormalize", c.moe.routing.renormalize},
+          {"moe.image_vector", c.moe.routing.vector, kVectors},
+          {"moe.routes", c.moe.routing.routes, kRoutes},
+          {"moe.superclass_loss", c.moe.routing.superclass_loss},
+          {"moe.superclasses", c.moe.superclasses},
+          {"moe.groups", c.moe.groups},
           {"points.count", c.points.count},
           {"points.groups", c.points.groups},
           {"points.group_size", c.points.group_size},
@@ -211,6 +260,12 @@ void validate(const ModelConfig& c) {
   TESSERA_CHECK_AS(Exit::usage, !c.is_moe() || c.moe.experts > 1, "model.moe.experts = ", c.moe.experts,
                    ": a mixture has at least 2");
   moe_blocks(c.moe.blocks, total_depth(c));
+  check_routing(c);
+  TESSERA_CHECK_AS(
+      Exit::usage, !c.is_moe() || (c.moe.router == MoeRouter::image) == architecture.image_router,
+      "model.moe.router: the router of images goes with the architecture mobile_vmoe and no other; "
+      "model.architecture is ",
+      c.architecture);
   TESSERA_CHECK_AS(Exit::usage, architecture.stages == !c.depths.empty(), "model.depths = '", c.depths,
                    "': a model of architecture ", c.architecture, " has ",
                    architecture.stages ? "stages; a list such as 2,6,4 gives their depths"

@@ -9,15 +9,27 @@
 #include "nn/layers.h"
 #include "nn/moe/experts.h"
 #include "nn/moe/random_partition.h"
+#include "nn/moe/router.h"
 
 namespace tessera {
 
+// What sends rows to experts: chance (EWA), a router of each layer for each token (V-MoE, naive MoE), or one
+// router of the model for each image (Mobile V-MoE).
+enum class MoeRouter { random, token, image };
+
 // Feed-forward layers replaced by experts. No blocks: a dense model.
 struct MoeConfig {
-  std::string blocks = "none";  // none | every-n | last-n | a list such as 1,3,5
+  std::string blocks = "none";  // none | every-n | last-n | final-n | a list such as 1,3,5
   int64_t experts = 4;
   ExpertInit init = ExpertInit::independent;
-  PartitionScope partition = PartitionScope::batch;
+  MoeRouter router = MoeRouter::random;
+  PartitionScope partition = PartitionScope::batch;  // of the router random
+  RouterOptions routing;                             // of the others
+  // What teaches the router of images: none (it learns end to end), coarse, random, or a file; see
+  // train/superclass.h. Training writes what it finds there to `groups`: the super-class of each class, a
+  // list such as 0,2,1.
+  std::string superclasses = "none";
+  std::string groups;
 };
 
 // Of a model of point clouds; see models/point_transformer.h.
@@ -85,6 +97,8 @@ struct ModelConfig {
     return is_of_points() ? Shape{points.count, 3} : Shape{channels, image_size, image_size};
   }
   bool is_moe() const { return moe.blocks != "none"; }
+  // Images that a router of tokens or images wants in one micro-batch.
+  int64_t together() const { return is_moe() && moe.router != MoeRouter::random ? moe.routing.group : 1; }
 };
 
 // The stages; of an architecture without them, one of all blocks.
@@ -92,8 +106,12 @@ std::vector<Stage> stages(const ModelConfig& config);
 // Blocks of all stages. Their ids count through the stages.
 int64_t total_depth(const ModelConfig& config);
 
+// The super-class of each class (MoeConfig::groups); empty where there are none.
+std::vector<int32_t> superclasses(const ModelConfig& config);
+
 // Ids of the blocks that a placement names, ascending: every-n is n-1, 2n-1, ...; last-n the last n of the
-// odd ids (V-MoE's conventions). An error (usage) where it names none of `depth` blocks.
+// odd ids (V-MoE's conventions); final-n the last n of all (Mobile V-MoE). An error (usage) where it names
+// none of `depth` blocks.
 std::vector<int64_t> moe_blocks(const std::string& placement, int64_t depth);
 
 // Strides of the stem's convolutions, and the side of the patches that are projected after them.

@@ -10,11 +10,13 @@ namespace tessera {
 
 struct ModelCost {
   int64_t parameters = 0;
-  int64_t forward_flops = 0;  // one image: two for each multiply-add of a matrix product, nothing else
+  int64_t forward_flops = 0;    // one image: two for each multiply-add of a matrix product, nothing else
+  int64_t idle_parameters = 0;  // of experts that one image, all of it, does not go through
 
   ModelCost& operator+=(const ModelCost& part) {
     parameters += part.parameters;
     forward_flops += part.forward_flops;
+    idle_parameters += part.idle_parameters;
     return *this;
   }
 };
@@ -22,9 +24,10 @@ struct ModelCost {
 // By the formula that stands with the architecture.
 ModelCost cost(const ModelConfig& config);
 
-// The model after fusing: without experts, batch norms and branches.
+// The model after fusing: without experts, batch norms and branches. Experts that a router chooses among are
+// no copies of one layer and do not fuse.
 inline ModelConfig fused_config(ModelConfig config) {
-  config.moe = {};
+  if (config.moe.router == MoeRouter::random) config.moe = {};
   config.stem.batch_norm = false;
   if (!config.branches.empty()) config.branches = kMergedBranch;
   return config;

@@ -33,6 +33,10 @@ NamedTensors Model::fused_parameters() const {
 }
 
 std::unique_ptr<Model> fuse(const Model& model) {
+  TESSERA_CHECK_AS(
+      Exit::usage, !fused_config(model.config()).is_moe(), "fuse: the experts of ", model.config().name,
+      " are chosen by a router, each for what it is; only those of a random partition have a mean that "
+      "stands for all");
   const DType dtype = model.parameters().dtype();
   auto plain = make_model(fused_config(model.config()), std::nullopt, dtype);
   NamedTensors values = model.fused_parameters();

@@ -2,6 +2,7 @@
 
 #include "engine/base/nearest_name.h"
 #include "models/cait.h"
+#include "models/mobile_vmoe.h"
 #include "models/pit.h"
 #include "models/point_transformer.h"
 #include "models/rep_vgg.h"
@@ -41,6 +42,11 @@ const std::vector<Architecture>& architectures() {
        .cost = point_transformer_cost,
        .points = true,
        .check = check_points},
+      {.name = "mobile_vmoe",
+       .make = make<MobileVmoe>,
+       .cost = mobile_vmoe_cost,
+       .image_router = true,
+       .check = check_mobile_vmoe},
   };
   return list;
 }
@@ -218,6 +224,17 @@ RegisteredModel small_point_cloud(const std::string& name, const std::string& su
   return model;
 }
 
+// The same with a Mobile V-MoE's experts in the last two layers (arXiv 2309.04354): E = 10 at 224 pixels.
+RegisteredModel mobile(RegisteredModel model, const std::string& name, const std::string& summary) {
+  model.name = model.config.name = name;
+  model.summary = summary;
+  model.config.architecture = "mobile_vmoe";
+  model.config.moe.blocks = "final-2";
+  model.config.moe.experts = 10;
+  model.config.moe.router = MoeRouter::image;
+  return model;
+}
+
 }  // namespace
 
 const std::vector<RegisteredModel>& registered_models() {
@@ -232,6 +249,8 @@ const std::vector<RegisteredModel>& registered_models() {
       at_224("deit_small_distilled_patch16_224", "DeiT-S/16 with a distillation token", 384, 6, 0.1, true),
       at_224("deit_base_distilled_patch16_224", "DeiT-B/16 with a distillation token", 768, 12, 0.1, true),
       small_image("vit_small_image_32", "ViT for 32 x 32 RGB images (CIFAR)", 32, 3, 100),
+      mobile(at_224("", "", 192, 3, 0.1), "mobile_vmoe_tiny_patch16_224", "Mobile V-MoE of DeiT-Ti/16"),
+      mobile(small_image("", "", 32, 3, 100), "mobile_vmoe_small_image_32", "Mobile V-MoE for CIFAR"),
       small_image("vit_small_image_28", "ViT for 28 x 28 grey images (MNIST family)", 28, 1, 10),
       small_image("vit_small_image_64", "ViT for 64 x 64 RGB images (Tiny-ImageNet)", 64, 3, 200),
       pit_small_image("pit_small_image_32", "PiT for 32 x 32 RGB images (CIFAR)", 32, 100),

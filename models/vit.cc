@@ -1,7 +1,13 @@
 #include "models/vit.h"
 
 namespace tessera {
-Vit::Vit(const ModelConfig& config, std::optional<uint64_t> seed, DType dtype) : Model(config, dtype) {
+
+Vit::Vit(const ModelConfig& config, std::optional<uint64_t> seed, DType dtype)
+    : Vit(config, dtype, config.depth) {
+  parameters().allocate(seed);
+}
+
+Vit::Vit(const ModelConfig& config, DType dtype, int64_t depth) : Model(config, dtype) {
   const int64_t D = config.dim;
   const bool small_image = config.init == WeightInit::xavier;  // that code base draws tokens from N(0,1)
   const Scope scope(parameters());
@@ -12,21 +18,28 @@ Vit::Vit(const ModelConfig& config, std::optional<uint64_t> seed, DType dtype) :
       (scope / "pos_embed")
           .weight({1, config.tokens(), D}, small_image ? Init::normal(1) : Init::trunc_normal(0.02), false);
   patch_embed_ = std::make_unique<PatchEmbed>(scope / "patch_embed", config);
-  for (int64_t id = 0; id < config.depth; ++id)
+  for (int64_t id = 0; id < depth; ++id)
     blocks_.emplace_back(scope / "blocks" / std::to_string(id), config, D, config.heads, id);
   norm_ = std::make_unique<LayerNorm>(scope / "norm", D);
   head_ = std::make_unique<Linear>(scope / "head", D, config.classes, config.init);
   if (config.distilled)
     head_dist_ = std::make_unique<Linear>(scope / "head_dist", D, config.classes, config.init);
-  parameters().allocate(seed);
 }
 
 Tensor Vit::forward(const Tensor& images, const Pass& pass) const {
-  check_images(images);
-  const int64_t B = images.size(0), D = config().dim;
-  Tensor x = patch_embed_->forward(images, pass);
-  x = embed_tokens(x, head_dist_ ? concat({cls_token_, dist_token_}, 1) : cls_token_, pos_embed_);
+  Tensor x = embed(images, pass);
   for (const Block& block : blocks_) x = block.forward(x, pass);
+  return classify(x, pass);
+}
+
+Tensor Vit::embed(const Tensor& images, const Pass& pass) const {
+  check_images(images);
+  const Tensor x = patch_embed_->forward(images, pass);
+  return embed_tokens(x, head_dist_ ? concat({cls_token_, dist_token_}, 1) : cls_token_, pos_embed_);
+}
+
+Tensor Vit::classify(const Tensor& x, const Pass& pass) const {
+  const int64_t B = x.size(0), D = x.size(2);
   const auto head = [&](const Linear& layer, int64_t token) {
     return layer.forward(norm_->forward(slice(x, 1, token, token + 1).reshape({B, D})));
   };

@@ -25,6 +25,13 @@ class Vit : public Model {
   NamedTensors fused_parameters() const override;
   std::vector<Block>& blocks() { return blocks_; }
 
+ protected:
+  // With the first `depth` blocks alone, for a model that goes on from there and then allocates the store.
+  Vit(const ModelConfig& config, DType dtype, int64_t depth);
+  Tensor embed(const Tensor& images, const Pass& pass) const;     // (B,C,H,W) to tokens (B,N,D)
+  Tensor classify(const Tensor& tokens, const Pass& pass) const;  // (B,N,D) to logits (B,K)
+  const std::vector<Block>& blocks() const { return blocks_; }
+
  private:
   Tensor cls_token_, dist_token_;  // (1,1,D) each; the second in a distilled model only
   Tensor pos_embed_;               // (1,N,D)

@@ -5,7 +5,6 @@
 namespace tessera {
 namespace {
 
-constexpr const char* kRunKey = "tessera.run";      // RunConfig
 constexpr const char* kStateKey = "tessera.state";  // RunState
 
 const std::string& metadata_of(const SafetensorsFile& file, const char* key) {

@@ -12,6 +12,9 @@
 
 namespace tessera {
 
+// The metadata key of the run's settings, which only checkpoints have.
+inline constexpr const char* kRunKey = "tessera.run";
+
 // Where a run stands, between two steps.
 struct RunState {
   int64_t step = 0;

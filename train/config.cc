@@ -49,9 +49,9 @@ void apply_all(RunConfig& config, const std::vector<Setting>& settings) {
         if (model_name) {
           std::string name;
           Field(setting.key, name).set(setting.value);
-          const MoeConfig moe = config.model.moe;  // a method, not part of the named model
+          const MoeConfig moe = config.model.moe;
           config.model = model_by_name(name);
-          config.model.moe = moe;
+          if (!config.model.is_moe()) config.model.moe = moe;  // a method, not part of the named model
         } else {
           set_field(fields(config), setting.key, setting.value);
         }

@@ -141,12 +141,15 @@ Recipe parse_recipe(const std::string& source, const std::string& name) {
       Reader reader(*node.as_table(), text("recipe ", name, ", arm ", recipe.arms.size() + 1));
       RecipeArm arm = read_arm(reader);
       arm.start_from = reader.words("start_from");
+      arm.superclasses_from = reader.words("superclasses_from");
       arm.reported = reader.value<double>("reported");
       arm.fuse = reader.value<bool>("fuse").value_or(false);
       reader.finish();
-      if (!arm.start_from.empty() && std::none_of(recipe.arms.begin(), recipe.arms.end(),
-                                                  [&](const auto& a) { return a.name == arm.start_from; }))
-        reader.wrong("start_from", "names no arm above: '" + arm.start_from + "'");
+      for (const auto& [key, other] :
+           {std::pair{"start_from", &arm.start_from}, {"superclasses_from", &arm.superclasses_from}})
+        if (!other->empty() && std::none_of(recipe.arms.begin(), recipe.arms.end(),
+                                            [&](const RecipeArm& above) { return above.name == *other; }))
+          reader.wrong(key, "names no arm above: '" + *other + "'");
       add_named(recipe.arms, std::move(arm), reader);
     }
   if (const toml::array* axes = whole.tables("axis")) {

@@ -7,6 +7,9 @@
 //   [[arm]]                   one line of the table: name, and optionally
 //     reported                  the paper's top-1 in per cent; without it, it is not known to us
 //     start_from                the arm, above this one, whose weights of the same seed it starts from
+//     superclasses_from         the arm, above this one, whose confusions of the same seed group the classes
+//     for
+//                               its router, on training images that it did not see
 //     fuse                      true: it is fused after training, and the fused model is what counts
 //     [arm.run]                 its settings, over all of these
 //     [arm.tiny]  [arm.full]    the same at one scale, over those
@@ -24,7 +27,7 @@
 namespace tessera {
 
 struct RecipeArm {
-  std::string name, start_from;
+  std::string name, start_from, superclasses_from;
   std::optional<double> reported;
   bool fuse = false;
   // TOML texts as the recipe's own settings, each over those before it.

@@ -40,29 +40,34 @@ Replicas::Replicas(Model& model, const ReplicaOptions& options)
     : model_(model),
       counts_(model.parameters().gradient_counts()),
       micro_batch_(options.micro_batch > 0 ? options.micro_batch : images_in_flight(model)),
-      parts_(options.parts) {
+      parts_(options.parts),
+      together_(model.config().together()) {
   const int threads = options.workers > 0 ? options.workers : thread_count();
   const int workers = Device::current().is_cuda() ? 1 : threads;
   for (int w = 0; w < workers; ++w) workers_.push_back(std::make_unique<Worker>());
 }
 
-std::vector<Replicas::Piece> Replicas::pieces_of(int64_t batch, int64_t count) {
+std::vector<Replicas::Piece> Replicas::pieces_of(int64_t batch, int64_t count) const {
+  const int64_t units = (batch + together_ - 1) / together_;
+  count = std::min(count, units);
   std::vector<Piece> pieces;
-  for (int64_t i = 0; i < count; ++i) pieces.push_back({batch * i / count, batch * (i + 1) / count});
+  for (int64_t i = 0; i < count; ++i)
+    pieces.push_back({units * i / count * together_, std::min(batch, units * (i + 1) / count * together_)});
   return pieces;
 }
 
-// Into pieces of at most micro_batch samples that differ by at most one, as many for each worker.
+// Into pieces of at most micro_batch samples that differ by at most one, as many for each worker. Samples
+// that the model wants together count as one.
 std::vector<Replicas::Piece> Replicas::cut(int64_t batch) const {
   const int64_t W = int64_t(workers_.size());
-  int64_t count = (batch + micro_batch_ - 1) / micro_batch_;
-  count = std::min((count + W - 1) / W * W, batch);
-  return pieces_of(batch, count);
+  const int64_t most = std::max<int64_t>(1, micro_batch_ / together_) * together_;
+  const int64_t count = (batch + most - 1) / most;
+  return pieces_of(batch, (count + W - 1) / W * W);
 }
 
 // A model with batch statistics gets each part whole; then one worker takes it, with all threads in its ops.
 std::vector<Replicas::Piece> Replicas::cut_training(int64_t batch) const {
-  return model_.whole_batch() ? pieces_of(batch, std::min(parts_, batch)) : cut(batch);
+  return model_.whole_batch() ? pieces_of(batch, parts_) : cut(batch);
 }
 
 Tensor Replicas::images_of(const BatchView& batch, const Piece& piece) const {

@@ -72,7 +72,8 @@ class Replicas {
     int64_t begin, end;  // samples
   };
 
-  static std::vector<Piece> pieces_of(int64_t batch, int64_t count);
+  // Into `count` pieces, or as many as there are samples that may be apart.
+  std::vector<Piece> pieces_of(int64_t batch, int64_t count) const;
   std::vector<Piece> cut(int64_t batch) const;
   std::vector<Piece> cut_training(int64_t batch) const;
   Tensor targets_of(const BatchView& batch, const Piece& piece) const;
@@ -83,7 +84,7 @@ class Replicas {
   Model& model_;
   std::vector<std::unique_ptr<Worker>> workers_;
   std::vector<int64_t> counts_;  // elements of each parameter
-  int64_t micro_batch_, parts_;
+  int64_t micro_batch_, parts_, together_;
 };
 
 }  // namespace tessera

@@ -18,6 +18,7 @@
 #include "train/log.h"
 #include "train/progress.h"
 #include "train/signals.h"
+#include "train/superclass.h"
 
 namespace tessera {
 namespace {
@@ -426,6 +427,7 @@ RunResult train(const RunConfig& given, const std::string& folder, Progress prog
                    folder);
   if (!config.train.init.empty())
     config.train.init = std::filesystem::absolute(config.train.init).lexically_normal().string();
+  fill_superclasses(config);
   Run run(config, folder, progress);
   if (!config.train.init.empty()) run.start_from(SafetensorsFile(config.train.init));
   std::filesystem::create_directories(folder, error);

@@ -11,7 +11,7 @@
 namespace tessera {
 
 // What the numbers are for. Two streams never share a draw.
-enum class Stream : uint32_t { init, shuffle, augment, dropout, drop_path, partition, test };
+enum class Stream : uint32_t { init, shuffle, augment, dropout, drop_path, partition, test, routing };
 
 // Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
 struct Philox {
@@ -50,7 +50,7 @@ struct Draw {
     return uint32_t((uint64_t{block(element)[0]} * n) >> 32);
   }
   // Standard normal (Box-Muller).
-  double normal(uint64_t element) const {
+  TESSERA_FN double normal(uint64_t element) const {
     const auto words = block(element);
     const double radius = std::sqrt(-2.0 * std::log((words[0] + 1.0) / 4294967296.0));
     return radius * std::cos(6.283185307179586 * (words[1] / 4294967296.0));

@@ -43,15 +43,19 @@ Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, Tens
 Tensor batch_norm_rows(const Tensor& x, const Tensor& gamma, const Tensor& beta, Tensor& running_mean,
                        Tensor& running_var, bool training, double momentum = 0.1, double eps = 1e-5);
 
-// ---- activations (gelu.cc, relu.cc, softmax.cc)
-Tensor gelu(const Tensor& x);     // x Phi(x), exact
-Tensor relu(const Tensor& x);     // the gradient at 0 is 0
-Tensor softmax(const Tensor& x);  // over the last axis
+// ---- activations (gelu.cc, relu.cc, softmax.cc, normal_cdf.cc)
+Tensor gelu(const Tensor& x);        // x Phi(x), exact
+Tensor relu(const Tensor& x);        // the gradient at 0 is 0
+Tensor softmax(const Tensor& x);     // over the last axis
+Tensor normal_cdf(const Tensor& x);  // Phi(x)
 
 // ---- losses (softmax_cross_entropy.cc)
 // Mean over B of -sum_k q_k log softmax(logits)_k. labels: i32 (B), each in [0,K), an error otherwise, with
 // q = (1 - smoothing) onehot + smoothing / K; or soft targets of the logits' type (B,K), smoothed alike.
 Tensor softmax_cross_entropy(const Tensor& logits, const Tensor& targets, double smoothing = 0);
+
+// (std / mean)^2 over the last axis, which is removed; population variance. (squared_variation.cc)
+Tensor squared_variation(const Tensor& x);
 
 // ---- attention (attention.cc)
 // softmax(q k^T / sqrt(D)) v for packed qkv(B,N,3,H,D); out (B,N,H*D). No N x N tensor is kept.
@@ -87,6 +91,16 @@ Tensor permute_rows(const Tensor& x, const Tensor& order);
 Tensor unpermute_rows(const Tensor& x, const Tensor& order);
 // residual(B,*,C) + scale(B) * unpermute_rows(x(M,C), order); an absent scale is 1. The scale is a constant.
 Tensor combine_rows(const Tensor& x, const Tensor& order, const Tensor& residual, const Tensor& scale = {});
+// Rows that go to k experts each: slots i32 (M,k) is every choice's row in the experts' order, -1 where it
+// was dropped; each of the R rows is the slot of one choice. (dispatch_rows.cc, pick.cc) y(R,C): y_slots(i,j)
+// = x_i for x(M,C).
+Tensor dispatch_rows(const Tensor& x, const Tensor& slots, int64_t R);
+// residual(B,*,C) + scale(B) * sum_j gates_ij x_slots(i,j) for x(R,C), gates(M,k); an absent scale is 1. The
+// scale is a constant.
+Tensor combine_gated(const Tensor& x, const Tensor& gates, const Tensor& slots, const Tensor& residual,
+                     const Tensor& scale = {});
+// y(M,k): y_ij = x_i,index(i,j) for x(M,E), index i32 (M,k).
+Tensor pick(const Tensor& x, const Tensor& index);
 // concat(prefix for each image, x(B,N,C)) + position: prefix(1,P,C), position(1,P+N,C); out (B,P+N,C).
 Tensor embed_tokens(const Tensor& x, const Tensor& prefix, const Tensor& position);
 
@@ -108,11 +122,14 @@ Tensor farthest_points(const Tensor& points, int64_t G);
 // Of each of centres(B,G,3) the k nearest points, minus the centre: out (B,G,k,3), nearest first.
 Tensor nearest_points(const Tensor& points, const Tensor& centres, int64_t k);
 
-// ---- noise (dropout.cc): drawn by the sample's place in the whole batch, so that cutting it changes nothing
+// ---- noise (dropout.cc, normal_noise.cc): drawn by the sample's place in the whole batch, so that cutting
+// it changes nothing
 //
 // Zeroes elements with probability `rate`, the others divided by 1 - rate. `first_sample`: place of x's
 // first sample (axis 0) in the batch.
 Tensor dropout(const Tensor& x, double rate, const Draw& draw, int64_t first_sample);
+// std * z with z standard normal, a constant whose axis 0 is samples.
+Tensor normal_noise(const Shape& shape, double std, const Draw& draw, int64_t first_sample, DType dtype);
 // Per sample 0 (with probability `rate`) or 1 / (1 - rate), a constant (B) for linear_residual.
 Tensor drop_path_scale(int64_t B, double rate, const Draw& draw, int64_t first_sample, DType dtype);
 // x(B,*) times its drop_path_scale.

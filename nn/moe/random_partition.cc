@@ -77,7 +77,8 @@ Tensor RandomPartitionMoe::forward(const Tensor& x, const Dispatch& dispatch, co
                                    const Pass& pass) const {
   const int64_t B = x.size(0), N = x.size(1), C = x.size(2);
   const Tensor rows = permute_rows(x.reshape({B * N, C}), dispatch.order);
-  const Tensor out = experts_.forward(rows, dispatch.order, dispatch.offsets, B, pass);
+  const Tensor out = experts_.forward(rows, dispatch.offsets, B, N, pass,
+                                      [&](const Tensor& mask) { return permute_rows(mask, dispatch.order); });
   return combine_rows(out, dispatch.order, residual.x, residual.scale);
 }
 

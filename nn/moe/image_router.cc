@@ -1,0 +1,75 @@
+#include "nn/moe/image_router.h"
+
+#include <algorithm>
+
+namespace tessera {
+namespace {
+
+// i32 (B N, k): every row of chosen(B,k) N times.
+Tensor for_all_tokens(const Tensor& chosen, int64_t N) {
+  const int64_t B = chosen.size(0), k = chosen.size(1);
+  Tensor all({B * N, k}, DType::i32);
+  int32_t* to = all.mutable_data<int32_t>();
+  for (int64_t b = 0; b < B; ++b)
+    for (int64_t n = 0; n < N; ++n) to = std::copy_n(chosen.data<int32_t>() + b * k, k, to);
+  return all;
+}
+
+// The router's scores with the true super-classes before all others.
+Tensor truth_first(const Tensor& truth, const Tensor& gates) { return add(scale(truth, 2), gates); }
+
+// The part of the images whose likeliest super-class has the largest gate.
+double accuracy(const Tensor& gates, const Tensor& truth) {
+  const Tensor got = top_k(gates, 1), want = top_k(truth, 1);
+  int64_t right = 0;
+  for (int64_t b = 0; b < got.count(); ++b) right += got.data<int32_t>()[b] == want.data<int32_t>()[b];
+  return double(right) / double(std::max<int64_t>(1, got.count()));
+}
+
+}  // namespace
+
+Tensor ImageRouter::superclass_targets(const Tensor& targets, DType dtype) const {
+  const int64_t B = targets.size(0), K = int64_t(superclass_.size()), E = weight_.size(0);
+  Tensor truth = Tensor::zeros({B, E}, dtype);
+  const bool soft = targets.dtype() != DType::i32;
+  TESSERA_CHECK_AS(Exit::usage, !soft || targets.size(1) == K, name_, ": targets", targets.shape(),
+                   ", but model.moe.groups has ", K, " classes");
+  for_float("superclass_targets", dtype, [&]<class T>() {
+    T* const to = truth.mutable_data<T>();
+    for (int64_t b = 0; b < B; ++b) {
+      if (soft) {
+        for (int64_t k = 0; k < K; ++k) to[b * E + superclass_[size_t(k)]] += targets.data<T>()[b * K + k];
+      } else {
+        const int32_t label = targets.data<int32_t>()[b];
+        TESSERA_CHECK_AS(Exit::data, label >= 0 && label < K, name_, ": label ", label, " of sample ", b,
+                         " is not one of the ", K, " classes of model.moe.groups");
+        to[b * E + superclass_[size_t(label)]] = T(1);
+      }
+    }
+  });
+  return truth;
+}
+
+Routing ImageRouter::route(const Tensor& images, int64_t N, const Pass& pass) const {
+  const int64_t B = images.size(0), C = images.size(1), E = weight_.size(0), k = options_.k;
+  const Scores scores = score(images.reshape({B, 1, C}), weight_, taught() ? 0 : options_.noise, pass, site_);
+  const Tensor gates = softmax(scores.noisy);
+  Tensor chosen = top_k(gates, k);
+  if (pass.training && taught()) {
+    TESSERA_CHECK(bool(pass.targets), name_, ": training needs Pass::targets");
+    const Tensor truth = superclass_targets(pass.targets, images.dtype());
+    if (options_.routes == TrainingRoutes::truth) chosen = top_k(truth_first(truth, gates.detach()), k);
+    pass.add_loss(scale(softmax_cross_entropy(scores.logits, truth), options_.superclass_loss));
+    pass.note(name_ + ".accuracy", {accuracy(gates, truth)});
+  } else if (pass.training) {
+    check_groups("image router", B, options_, pass);
+    pass.add_loss(balance_loss(scores, chosen, options_, options_.group));
+  }
+  Routing routing = place(for_all_tokens(chosen, N), E);
+  const Tensor own = options_.renormalize ? softmax(pick(scores.noisy, chosen)) : pick(gates, chosen);
+  routing.gates = add(own.reshape({B, 1, k}), Tensor::zeros({B, N, k}, images.dtype())).reshape({B * N, k});
+  pass.note(name_ + ".load", routing.load());
+  return routing;
+}
+
+}  // namespace tessera

@@ -1,0 +1,90 @@
+#include "nn/moe/routing.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "engine/kernels/on_card.h"
+
+namespace tessera {
+
+std::vector<double> Routing::load() const {
+  std::vector<double> shares;
+  const double all = double(std::max<int64_t>(1, offsets.back()));
+  for (int64_t e = 0; e < experts(); ++e)
+    shares.push_back(double(offsets[size_t(e) + 1] - offsets[size_t(e)]) / all);
+  return shares;
+}
+
+Tensor top_k(const Tensor& scores, int64_t k) {
+  Dims dim("top_k");
+  dim(scores, "scores(M,E)");
+  const int64_t M = dim['M'], E = dim['E'];
+  if (on_card()) refuse_card("top_k of a router");
+  TESSERA_CHECK(k >= 1 && k <= E, "top_k: ", k, " of the E=", E, " experts");
+  Tensor chosen({M, k}, DType::i32);
+  std::vector<int32_t> experts(static_cast<size_t>(E));
+  for_float("top_k", scores.dtype(), [&]<class T>() {
+    int32_t* to = chosen.mutable_data<int32_t>();
+    for (int64_t i = 0; i < M; ++i) {
+      const T* const row = scores.data<T>() + i * E;
+      std::iota(experts.begin(), experts.end(), 0);
+      std::partial_sort(experts.begin(), experts.begin() + k, experts.end(),
+                        [=](int32_t a, int32_t b) { return row[a] > row[b] || (row[a] == row[b] && a < b); });
+      to = std::copy_n(experts.begin(), k, to);
+    }
+  });
+  return chosen;
+}
+
+int64_t Capacity::of(int64_t T, int64_t k, int64_t E) const {
+  const int64_t even = int64_t(std::ceil(double(k * T) * factor / double(E)));
+  return (even + 3) / 4 * 4;
+}
+
+Routing place(const Tensor& chosen, int64_t E, const Capacity& capacity) {
+  Dims dim("place");
+  dim(chosen, "chosen(M,k)");
+  const int64_t M = dim['M'], k = dim['k'];
+  const int64_t group = capacity.rows > 0 ? capacity.rows : std::max<int64_t>(1, M);
+  const int32_t* const expert = chosen.data<int32_t>();
+  std::vector<char> kept(size_t(M * k), 1);
+  std::vector<int64_t> order(static_cast<size_t>(M));
+  std::iota(order.begin(), order.end(), 0);
+  for (int64_t begin = 0; begin < M && capacity.factor > 0; begin += group) {
+    const int64_t end = std::min(M, begin + group), most = capacity.of(end - begin, k, E);
+    if (capacity.priority)
+      std::stable_sort(order.begin() + begin, order.begin() + end, [&](int64_t a, int64_t b) {
+        return capacity.priority.at(a) > capacity.priority.at(b);
+      });
+    std::vector<int64_t> taken(size_t(E), 0);
+    for (int64_t j = 0; j < k; ++j)
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t choice = order[size_t(i)] * k + j;
+        int64_t& count = taken[size_t(expert[choice])];
+        kept[size_t(choice)] = count < most;
+        count += kept[size_t(choice)];
+      }
+  }
+  Routing routing{{}, Tensor({M, k}, DType::i32), std::vector<int64_t>(size_t(E) + 1, 0)};
+  for (int64_t choice = 0; choice < M * k; ++choice)
+    routing.offsets[size_t(expert[choice]) + 1] += kept[size_t(choice)];
+  std::partial_sum(routing.offsets.begin(), routing.offsets.end(), routing.offsets.begin());
+  std::vector<int64_t> next(routing.offsets.begin(), routing.offsets.end() - 1);
+  int32_t* const slots = routing.slots.mutable_data<int32_t>();
+  for (int64_t choice = 0; choice < M * k; ++choice)
+    slots[choice] = kept[size_t(choice)] ? int32_t(next[size_t(expert[choice])]++) : -1;
+  return routing;
+}
+
+Tensor through_experts(const Experts& experts, const Tensor& x, const Routing& routing,
+                       const Residual& residual, const Pass& pass) {
+  const int64_t B = x.size(0), N = x.size(1), C = x.size(2), R = routing.offsets.back();
+  const Tensor rows = dispatch_rows(x.reshape({B * N, C}), routing.slots, R);
+  const Tensor out = experts.forward(rows, routing.offsets, B, N, pass, [&](const Tensor& mask) {
+    return dispatch_rows(mask, routing.slots, R);
+  });
+  return combine_gated(out, routing.gates, routing.slots, residual.x, residual.scale);
+}
+
+}  // namespace tessera
