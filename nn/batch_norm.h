@@ -1,6 +1,8 @@
 // Batch norm (Ioffe and Szegedy, 2015). Names and defaults are torch's.
 #pragma once
 
+#include <string>
+
 #include "engine/ops/ops.h"
 #include "nn/module.h"
 
@@ -12,12 +14,14 @@ struct BatchNorm {
   static constexpr double kMomentum = 0.1, kEps = 1e-5;
 
   Tensor weight, bias, running_mean, running_var;  // (C) each
+  std::string name;
 
   BatchNorm(const Scope& scope, int64_t C)
       : weight((scope / "weight").weight({C}, Init::ones(), false)),
         bias((scope / "bias").bias({C})),
         running_mean((scope / "running_mean").buffer({C}, Init::zeros())),
-        running_var((scope / "running_var").buffer({C}, Init::ones())) {}
+        running_var((scope / "running_var").buffer({C}, Init::ones())),
+        name(scope.name()) {}
 
   Tensor forward(const Tensor& x, const Pass& pass) const {
     Tensor mean = running_mean, variance = running_var;  // handles, through which both are updated

@@ -42,10 +42,10 @@ double token_similarity(const Tensor& x) {
 std::vector<LayerSimilarity> token_similarities(const Model& model, const Dataset& data,
                                                 const Normalization& normalization, int64_t limit) {
   constexpr int64_t kBatch = 32;
-  const int64_t images = limit > 0 ? std::min(limit, data.count) : data.count;
+  const int64_t images = limit > 0 ? std::min(limit, data.count()) : data.count();
   Loader loader(data, {.training = false,
                        .batch_size = std::min(kBatch, images),
-                       .normalization = normalization,
+                       .prepare = {.shape = model.input_shape(), .normalization = normalization},
                        .limit = limit});
   std::vector<LayerSimilarity> layers;
   for (int64_t step = 0; step < loader.steps_per_epoch(); ++step) {
@@ -53,7 +53,7 @@ std::vector<LayerSimilarity> token_similarities(const Model& model, const Datase
     Shape shape{batch.size()};
     for (const int64_t size : model.input_shape()) shape.push_back(size);
     Tensor input(shape, DType::f32);
-    std::copy_n(batch.images.data(), input.count(), input.mutable_data<float>());
+    std::copy_n(batch.inputs.data(), input.count(), input.mutable_data<float>());
     size_t place = 0;
     Pass pass{.batch = batch.size()};
     pass.watch = [&](const std::string& module, const Tensor& output) {

@@ -66,16 +66,17 @@ Superclasses random_superclasses(int64_t classes, int64_t groups, uint64_t seed)
 Confusion confusion(Replicas& replicas, const Dataset& data, const Normalization& normalization,
                     int64_t first, int64_t limit) {
   constexpr int64_t kBatch = 256;
-  const int64_t K = data.classes(), end = limit > 0 ? std::min(data.count, first + limit) : data.count;
-  Loader loader(
-      data,
-      {.training = false, .batch_size = std::min(kBatch, end), .normalization = normalization, .limit = end});
+  const int64_t K = data.classes(), end = limit > 0 ? std::min(data.count(), first + limit) : data.count();
+  Loader loader(data, {.training = false,
+                       .batch_size = std::min(kBatch, end),
+                       .prepare = {.shape = replicas.input_shape(), .normalization = normalization},
+                       .limit = end});
   Confusion seen{K, 0, std::vector<double>(size_t(K * K), 0.0)};
   std::vector<float> logits(size_t(kBatch * K));
   loader.seek(0, first / kBatch);
   for (int64_t step = first / kBatch; step < loader.steps_per_epoch(); ++step) {
     const Batch& batch = loader.next();
-    replicas.forward({batch.images, {}, batch.size()}, logits.data());
+    replicas.forward({batch.inputs, {}, batch.size()}, logits.data());
     for (int64_t b = 0; b < batch.size(); ++b) {
       if (batch.indices[size_t(b)] < first) continue;
       add_prediction(&logits[size_t(b * K)], K, &seen.rows[size_t(batch.labels[size_t(b)] * K)]);
@@ -88,10 +89,10 @@ Confusion confusion(Replicas& replicas, const Dataset& data, const Normalization
 void check_held_out(const Dataset& training, int64_t trained_on) {
   TESSERA_CHECK_AS(
       Exit::usage,
-      trained_on > 0 && trained_on<training.count, "the model was trained on ", trained_on> 0
+      trained_on > 0 && trained_on < training.count(), "the model was trained on ", trained_on> 0
           ? text("the first ", trained_on)
           : std::string("all"),
-      " of the ", training.count, " training images of ", training.name,
+      " of the ", training.count(), " training images of ", training.name,
       ": none are held out. Train it with data.limit; or, in tessera superclass, say how many they "
       "were by --trained-on, or take --split test, whose images then are no longer unseen");
 }
