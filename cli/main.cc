@@ -30,7 +30,7 @@ std::string help() {
       "  tessera VERB --help       explains it\n"
       "  tessera --version\n\nVerbs\n";
   for (const Command& command : commands())
-    out += "  " + command.name + std::string(11 - command.name.size(), ' ') + command.summary + '\n';
+    out += "  " + command.name + std::string(17 - command.name.size(), ' ') + command.summary + '\n';
   return out + R"(
 From images to a fused model
   tessera check --preset fashion-mnist --preview sheet.png
