@@ -2,7 +2,9 @@
 
 #include "engine/base/nearest_name.h"
 #include "models/cait.h"
+#include "models/pit.h"
 #include "models/swin.h"
+#include "models/t2t.h"
 #include "models/vit.h"
 
 namespace tessera {
@@ -16,6 +18,7 @@ std::unique_ptr<Model> make(const ModelConfig& config, std::optional<uint64_t> s
 const std::vector<Architecture>& architectures() {
   static const std::vector<Architecture> list{
       {.name = "vit", .make = make<Vit>, .cost = vit_cost, .distilled = true},
+      {.name = "pit", .make = make<Pit>, .cost = pit_cost, .stages = true},
       {.name = "swin",
        .make = make<Swin>,
        .cost = swin_cost,
@@ -23,6 +26,7 @@ const std::vector<Architecture>& architectures() {
        .windows = true,
        .check = check_swin},
       {.name = "cait", .make = make<Cait>, .cost = cait_cost, .head_dim = true},
+      {.name = "t2t", .make = make<T2t>, .cost = t2t_cost, .check = check_t2t},
   };
   return list;
 }
@@ -58,8 +62,9 @@ RegisteredModel at_224(const std::string& name, const std::string& summary, int6
   return {name, summary, c};
 }
 
-// The ViT of "Vision Transformer for Small-Size Datasets" (arXiv 2112.13492): patch 4, depth 9, dim 192, 12
-// heads, MLP ratio 2, no qkv bias, Xavier weights, constant stochastic depth.
+// The ViT of "Vision Transformer for Small-Size Datasets" (arXiv 2112.13492), and what is common to that
+// paper's others: 8 x 8 patches (7 x 7 at 28 pixels), depth 9, dim 192, 12 heads, MLP ratio 2, no qkv bias,
+// Xavier weights, constant stochastic depth.
 RegisteredModel small_image(const std::string& name, const std::string& summary, int64_t size,
                             int64_t channels, int64_t classes) {
   ModelConfig c;
@@ -67,11 +72,40 @@ RegisteredModel small_image(const std::string& name, const std::string& summary,
   c.image_size = size;
   c.channels = channels;
   c.classes = classes;
+  c.patch = size > 32 ? 8 : 4;
   c.qkv_bias = false;
   c.init = WeightInit::xavier;
   c.drop_path = 0.1;
   c.drop_path_linear = false;
   return {name, summary, c};
+}
+
+// That paper's PiT: 16 x 16 patches, three stages.
+RegisteredModel pit_small_image(const std::string& name, const std::string& summary, int64_t size,
+                                int64_t classes) {
+  RegisteredModel model = small_image(name, summary, size, 3, classes);
+  ModelConfig& c = model.config;
+  c.architecture = "pit";
+  c.patch /= 2;
+  c.depth = c.heads = 0;
+  c.dim = 96;
+  c.depths = "2,6,4";
+  c.stage_heads = "2,4,8";
+  return model;
+}
+
+// That paper's T2T-ViT: 8 x 8 patches by soft splits; weights and stochastic depth start as timm's.
+RegisteredModel t2t_small_image(const std::string& name, const std::string& summary, int64_t size,
+                                int64_t classes) {
+  RegisteredModel model = small_image(name, summary, size, 3, classes);
+  ModelConfig& c = model.config;
+  c.architecture = "t2t";
+  c.depth = 12;
+  c.dim = 256;
+  c.heads = 4;
+  c.init = WeightInit::trunc_normal;
+  c.drop_path_linear = true;
+  return model;
 }
 
 // That paper's Swin: 16 x 16 patches, windows of 4 x 4. Weights start as timm's; its code leaves them to
@@ -131,6 +165,11 @@ const std::vector<RegisteredModel>& registered_models() {
       at_224("deit_base_distilled_patch16_224", "DeiT-B/16 with a distillation token", 768, 12, 0.1, true),
       small_image("vit_small_image_32", "ViT for 32 x 32 RGB images (CIFAR)", 32, 3, 100),
       small_image("vit_small_image_28", "ViT for 28 x 28 grey images (MNIST family)", 28, 1, 10),
+      small_image("vit_small_image_64", "ViT for 64 x 64 RGB images (Tiny-ImageNet)", 64, 3, 200),
+      pit_small_image("pit_small_image_32", "PiT for 32 x 32 RGB images (CIFAR)", 32, 100),
+      pit_small_image("pit_small_image_64", "PiT for 64 x 64 RGB images (Tiny-ImageNet)", 64, 200),
+      t2t_small_image("t2t_small_image_32", "T2T-ViT for 32 x 32 RGB images (CIFAR)", 32, 100),
+      t2t_small_image("t2t_small_image_64", "T2T-ViT for 64 x 64 RGB images (Tiny-ImageNet)", 64, 200),
       swin_small_image("swin_small_image_32", "Swin for 32 x 32 RGB images (CIFAR)", 32, 100),
       swin_small_image("swin_small_image_64", "Swin for 64 x 64 RGB images (Tiny-ImageNet)", 64, 200),
       cait_small_image("cait_small_image_32", "CaiT for 32 x 32 RGB images (CIFAR)", 32, 100),

@@ -1,4 +1,4 @@
-// What every architecture must do, and what is Swin's and CaiT's own.
+// What every architecture must do, and what is one's own.
 #include <doctest/doctest.h>
 
 #include <cmath>
@@ -76,13 +76,17 @@ TEST_CASE("every architecture starts from its dense weights at another size of i
     const auto model = make_model(c, 2);
     const std::vector<std::string> changes =
         start_from(*model, SafetensorsFile(folder / "dense.safetensors"));
+    CHECK(changes.back() == "FFNs: copied into the 4 experts of blocks 1,3");
+    if (c.architecture == "t2t") {  // its positions are not learned
+      CHECK(changes.size() == 1);
+      continue;
+    }
     REQUIRE(changes.size() == 2);
     CHECK_MESSAGE(changes[0].find("pos_embed: (1,") != std::string::npos, changes[0]);
     const int64_t grid = 8 / c.patch;
     CHECK_MESSAGE(changes[0].ends_with(text("resampled from ", grid, " x ", grid, " to ", 2 * grid, " x ",
                                             2 * grid, " patches")),
                   changes[0]);
-    CHECK(changes[1] == "FFNs: copied into the 4 experts of blocks 1,3");
   }
 }
 
@@ -92,9 +96,12 @@ TEST_CASE("the small models for images cost what their paper says") {
     double macs, tolerance;
   };
   // Millions, as published with the code of arXiv 2112.13492 for 64 x 64 pixels and 200 classes. What was
-  // counted beside the products is not known to us; of CaiT's, our sum is 2.6 % short.
+  // counted beside the products is not known to us; of CaiT's, our sum is 2.6 % short. Of PiT's patches, that
+  // code counts four times the pixels, which is 1.3 %.
   for (const Known& known :
-       {Known{"swin_small_image_64", 242.3, 0.005}, {"cait_small_image_64", 613.8, 0.027}}) {
+       {Known{"vit_small_image_64", 189.8, 0.002}, Known{"pit_small_image_64", 279.2, 0.015},
+        Known{"t2t_small_image_64", 643.0, 0.011}, Known{"swin_small_image_64", 242.3, 0.005},
+        Known{"cait_small_image_64", 613.8, 0.027}}) {
     CAPTURE(known.name);
     const double macs = double(cost(model_by_name(known.name)).forward_flops) / 2e6;
     CHECK(std::abs(macs / known.macs - 1) <= known.tolerance);

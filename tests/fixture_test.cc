@@ -268,6 +268,16 @@ TEST_CASE("a CaiT trains as in PyTorch") {
   compare<float>("cait.safetensors", kSingle);
 }
 
+TEST_CASE("a PiT trains as in PyTorch") {
+  compare<double>("pit.safetensors", kDouble);
+  compare<float>("pit.safetensors", kSingle);
+}
+
+TEST_CASE("a T2T-ViT trains as in PyTorch") {
+  compare<double>("t2t.safetensors", kDouble);
+  compare<float>("t2t.safetensors", kSingle);
+}
+
 // Runs `f` on the fixture's inputs and compares the result and all gradients under the upstream gradient.
 void compare_op(const Fixture& fixture, const std::string& op, const std::vector<std::string>& inputs,
                 const std::function<Tensor(const std::vector<Tensor>&)>& f) {

@@ -26,12 +26,21 @@ inline std::vector<ModelConfig> small_models(const std::string& moe = "none") {
   swin.stage_heads = "2,3,4";
   swin.window = 2;
 
+  ModelConfig pit = swin;
+  pit.architecture = "pit";
+  pit.window = 0;
+
+  ModelConfig t2t = vit;
+  t2t.architecture = "t2t";
+  t2t.patch = 4;
+  t2t.dim = 24;
+
   ModelConfig cait = vit;
   cait.architecture = "cait";
   cait.patch = 2;
   cait.head_dim = 5;
 
-  std::vector<ModelConfig> models{vit, swin, cait};
+  std::vector<ModelConfig> models{vit, swin, cait, pit, t2t};
   for (ModelConfig& c : models) c.name = "small_" + c.architecture;
   return models;
 }

@@ -6,14 +6,15 @@
 
 #include "engine/base/check.h"
 #include "engine/base/portable.h"
+#include "engine/kernels/conv.h"
 
 namespace tessera {
 
 // Along one axis.
-struct Windows {
+struct WindowAxis {
   int64_t size, kernel, stride, padding;
 
-  TESSERA_INLINE int64_t count() const { return (size + 2 * padding - kernel) / stride + 1; }
+  TESSERA_INLINE int64_t count() const { return window_count(size, kernel, stride, padding); }
   // The point that tap u of window i meets, or -1 outside.
   TESSERA_INLINE int64_t point(int64_t i, int64_t u) const {
     const int64_t p = i * stride + u - padding;
@@ -28,7 +29,7 @@ struct Windows {
 
 // Along both axes of each of B grids x(B,H,W,C). Points and windows of all grids are counted row-major.
 struct GridWindows {
-  Windows down, across;
+  WindowAxis down, across;
 
   TESSERA_INLINE int64_t count() const { return down.count() * across.count(); }
   TESSERA_INLINE int64_t points() const { return down.size * across.size; }
@@ -49,7 +50,7 @@ struct GridWindows {
   void check(const char* op) const {
     TESSERA_CHECK(down.stride >= 1 && down.padding >= 0, op, ": stride ", down.stride,
                   " must be at least 1 and padding ", down.padding, " at least 0");
-    for (const Windows& axis : {down, across})
+    for (const WindowAxis& axis : {down, across})
       TESSERA_CHECK(axis.kernel >= 1 && axis.size >= 1 && axis.kernel <= axis.size + 2 * axis.padding, op,
                     ": a kernel of ", axis.kernel, " does not fit a grid of ", axis.size, " with padding ",
                     axis.padding);
