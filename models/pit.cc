@@ -23,9 +23,11 @@ Tensor PitPool::forward(const Tensor& tokens, int64_t grid) const {
 
 Pit::Pit(const ModelConfig& config, std::optional<uint64_t> seed, DType dtype) : Model(config, dtype) {
   const int64_t D = config.dim, P = config.patch, C = config.channels;
+  // As in ViT, the small-image code draws tokens from N(0,1).
+  const Init token = config.init == WeightInit::xavier ? Init::normal(1) : Init::trunc_normal(0.02);
   const Scope scope(parameters());
-  cls_token_ = (scope / "cls_token").weight({1, 1, D}, Init::normal(1), false);
-  pos_embed_ = (scope / "pos_embed").weight({1, config.tokens(), D}, Init::normal(1), false);
+  cls_token_ = (scope / "cls_token").weight({1, 1, D}, token, false);
+  pos_embed_ = (scope / "pos_embed").weight({1, config.tokens(), D}, token, false);
   const Scope proj = scope / "patch_embed" / "proj";
   patch_weight_ = (proj / "weight").weight({D, C, P, P}, linear_init(config.init, C * P * P, D));
   patch_bias_ = (proj / "bias").bias({D});

@@ -40,15 +40,15 @@ Tensor TokenTransformer::forward(const Tensor& input, const Pass& pass) const {
   return pass.show(name + ".mlp", mlp.forward(norm2.forward(x), {x}, pass));
 }
 
-Tensor sinusoids(int64_t N, int64_t D, DType dtype) {
-  Tensor table({1, N, D}, DType::f64);
-  double* const values = table.mutable_data<double>();
+std::vector<double> sinusoids(int64_t N, int64_t D) {
+  std::vector<double> table;
+  table.reserve(size_t(N * D));
   for (int64_t n = 0; n < N; ++n)
     for (int64_t j = 0; j < D; ++j) {
       const double angle = double(n) / std::pow(10000, double(j / 2 * 2) / double(D));
-      values[n * D + j] = j % 2 == 0 ? std::sin(angle) : std::cos(angle);
+      table.push_back(j % 2 == 0 ? std::sin(angle) : std::cos(angle));
     }
-  return table.to(dtype);
+  return table;
 }
 
 T2t::T2t(const ModelConfig& config, std::optional<uint64_t> seed, DType dtype) : Model(config, dtype) {
@@ -59,7 +59,7 @@ T2t::T2t(const ModelConfig& config, std::optional<uint64_t> seed, DType dtype) :
     narrow_.emplace_back(splits / ("attention" + std::to_string(i)), config, kTaps * width, T);
   project_ = std::make_unique<Linear>(splits / "project", kTaps * width, D, config.init);
   cls_token_ = (scope / "cls_token").weight({1, 1, D}, Init::trunc_normal(0.02), false);
-  positions_ = sinusoids(config.tokens(), D, dtype);
+  positions_ = sinusoids(config.tokens(), D);
   for (int64_t id = 0; id < config.depth; ++id)
     blocks_.emplace_back(scope / "blocks" / std::to_string(id), config, D, config.heads, id);
   norm_ = std::make_unique<LayerNorm>(scope / "norm", D);
@@ -74,7 +74,7 @@ Tensor T2t::forward(const Tensor& images, const Pass& pass) const {
   Tensor x = soft_split(patches(images, 1), grid);  // every pixel is a token
   for (const TokenTransformer& layer : narrow_) x = soft_split(layer.forward(x, pass), grid /= 2);
   x = pass.show("tokens_to_token", project_->forward(x));
-  x = embed_tokens(x, cls_token_, positions_);
+  x = embed_tokens(x, cls_token_, Tensor::of({1, config().tokens(), D}, positions_).to(x.dtype()));
   for (const Block& block : blocks_) x = block.forward(x, pass);
   const Tensor cls = slice(x, 1, 0, 1).reshape({B, D});
   return pass.show("head", head_->forward(norm_->forward(cls)));

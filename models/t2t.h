@@ -39,15 +39,15 @@ class T2t : public Model {
  private:
   std::vector<TokenTransformer> narrow_;  // between the splits
   std::unique_ptr<Linear> project_;
-  Tensor cls_token_;  // (1,1,D)
-  Tensor positions_;  // (1,1+N,D), fixed
+  Tensor cls_token_;               // (1,1,D)
+  std::vector<double> positions_;  // (1+N,D), fixed
   std::vector<Block> blocks_;
   std::unique_ptr<LayerNorm> norm_;
   std::unique_ptr<Linear> head_;
 };
 
-// sin(n / 10000^(2i/D)) at channel 2i of token n, the cosine at 2i+1 (Vaswani et al., 2017): (1,N,D).
-Tensor sinusoids(int64_t N, int64_t D, DType dtype);
+// sin(n / 10000^(2i/D)) at channel 2i of token n, the cosine at 2i+1 (Vaswani et al., 2017): (N,D).
+std::vector<double> sinusoids(int64_t N, int64_t D);
 
 // Patches are 4, 8, 16, ... pixels, and dim can be divided by 4.
 void check_t2t(const ModelConfig& config);

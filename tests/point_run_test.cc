@@ -40,7 +40,7 @@ std::vector<std::string> train_command(const CloudSet& set, const std::string& o
        {"model.classes=3", "model.points.count=16", "model.points.groups=5", "model.points.group_size=4",
         "model.points.width=16", "model.dim=16", "model.depth=2", "model.heads=2", "model.moe.blocks=every-2",
         "model.moe.experts=3", "data.cloud.scale=1.5", "data.cloud.shift=0.2", "train.batch=16",
-        "train.epochs=4", "train.threads=2", "train.checkpoint_every=1", "optim.lr=3e-3"}) {
+        "train.epochs=12", "train.threads=2", "train.checkpoint_every=1", "optim.lr=3e-3"}) {
     words.push_back("--set");
     words.push_back(setting);
   }

@@ -29,6 +29,7 @@ inline std::vector<ModelConfig> small_models(const std::string& moe = "none") {
   ModelConfig pit = swin;
   pit.architecture = "pit";
   pit.window = 0;
+  pit.init = WeightInit::xavier;
 
   ModelConfig t2t = vit;
   t2t.architecture = "t2t";

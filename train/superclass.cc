@@ -89,7 +89,7 @@ Confusion confusion(Replicas& replicas, const Dataset& data, const Normalization
 void check_held_out(const Dataset& training, int64_t trained_on) {
   TESSERA_CHECK_AS(
       Exit::usage,
-      trained_on > 0 && trained_on < training.count(), "the model was trained on ", trained_on> 0
+      trained_on > 0 && trained_on<training.count(), "the model was trained on ", trained_on> 0
           ? text("the first ", trained_on)
           : std::string("all"),
       " of the ", training.count(), " training images of ", training.name,

@@ -7,10 +7,12 @@
 #include <compare>
 #include <cstdint>
 
+#include "engine/base/portable.h"
+
 namespace tessera {
 
 // Places that a window of `kernel` takes along an axis.
-inline int64_t window_count(int64_t size, int64_t kernel, int64_t stride, int64_t padding) {
+TESSERA_INLINE int64_t window_count(int64_t size, int64_t kernel, int64_t stride, int64_t padding) {
   return (size + 2 * padding - kernel) / stride + 1;
 }
 

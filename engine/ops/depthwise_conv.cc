@@ -54,7 +54,7 @@ struct DataGradient {
   }
 };
 
-// What window n adds to tap t of the kernels, and to the bias.
+// What window n adds to tap t of kernel o.
 template <class T>
 struct WeightTerm {
   GridWindows windows;
@@ -89,12 +89,12 @@ Tensor depthwise_conv(const Tensor& x, const Tensor& weight, const Tensor& bias,
   Dims dim("depthwise_conv");
   dim(x, "x(B,H,W,C)")(weight, "weight(O,1,h,w)");
   if (bias) dim(bias, "bias(O)");
-  const int64_t B = dim['B'], C = dim['C'], O = dim['O'], m = O / C;
-  TESSERA_CHECK(O % C == 0, "depthwise_conv: weight", weight.shape(), " has ", O,
+  const int64_t B = dim['B'], C = dim['C'], O = dim['O'];
+  TESSERA_CHECK(C > 0 && O % C == 0, "depthwise_conv: weight", weight.shape(), " has ", O,
                 " kernels, which is no multiple of the ", C, " channels of x", x.shape());
   const GridWindows windows{{dim['H'], dim['h'], stride, padding}, {dim['W'], dim['w'], stride, padding}};
   windows.check("depthwise_conv");
-  const int64_t N = B * windows.count(), taps = windows.taps();
+  const int64_t N = B * windows.count(), taps = windows.taps(), m = O / C;
   Tensor y({B, windows.down.count(), windows.across.count(), O}, x.dtype());
   for_float("depthwise_conv", x.dtype(), [&]<class T>() {
     rows(N, O * taps,

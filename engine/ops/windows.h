@@ -6,6 +6,7 @@
 
 #include "engine/base/check.h"
 #include "engine/base/portable.h"
+#include "engine/kernels/conv.h"
 
 namespace tessera {
 
@@ -13,7 +14,7 @@ namespace tessera {
 struct WindowAxis {
   int64_t size, kernel, stride, padding;
 
-  TESSERA_INLINE int64_t count() const { return (size + 2 * padding - kernel) / stride + 1; }
+  TESSERA_INLINE int64_t count() const { return window_count(size, kernel, stride, padding); }
   // The point that tap u of window i meets, or -1 outside.
   TESSERA_INLINE int64_t point(int64_t i, int64_t u) const {
     const int64_t p = i * stride + u - padding;
