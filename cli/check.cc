@@ -11,6 +11,7 @@
 #include "cuda/devices.h"
 #include "data/survey.h"
 #include "engine/base/parallel.h"
+#include "engine/io/printable.h"
 #include "train/trainer.h"
 
 namespace tessera::cli {
@@ -89,8 +90,9 @@ void print(const std::vector<Checked>& splits) {
   row("unreadable", [](const Checked& c) { return grouped(c.survey.unreadable); });
   table.print();
   for (const Checked& c : splits) {
-    for (const std::string& note : c.data.notes) std::cout << "note: " << note << '\n';
-    for (const std::string& error : c.survey.errors) std::cout << "unreadable: " << error << '\n';
+    for (const std::string& note : c.data.notes) std::cout << "note: " << printable(note, 400) << '\n';
+    for (const std::string& error : c.survey.errors)
+      std::cout << "unreadable: " << printable(error, 400) << '\n';
     if (size_t(c.survey.unreadable) > c.survey.errors.size())
       std::cout << "and " << grouped(c.survey.unreadable - int64_t(c.survey.errors.size())) << " more\n";
   }
@@ -133,9 +135,9 @@ int run(const CheckOptions& o) {
     const LoaderOptions options = training_options(config, shape, norm);
     Loader loader(train, options);
     const double speed = loader_speed(loader);
-    json["loader"] = {{"workers", options.workers}, {"images_per_s", speed}};
+    json["loader"] = {{"workers", options.workers}, {"samples_per_s", speed}};
     if (!o.json)
-      std::cout << "\nloader  " << grouped(std::llround(speed)) << " images/s with " << options.workers
+      std::cout << "\nloader  " << grouped(std::llround(speed)) << " samples/s with " << options.workers
                 << (options.workers == 1 ? " worker" : " workers") << ", as for training\n";
     if (!o.preview.empty()) {
       TESSERA_CHECK_AS(Exit::usage, shape.rank() == 3, "--preview: ", train.name, " holds no images");

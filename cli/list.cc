@@ -125,9 +125,9 @@ int run(const ListOptions& o) {
 }  // namespace
 
 Command list_command() {
-  return {"list", "models, presets, recipes, configuration keys, or the engine's ops",
+  return {"list", "models, presets, recipes, configuration keys, the engine's ops, or devices",
           "  tessera list models\n  tessera list presets\n  tessera list recipes\n  tessera list keys\n  "
-          "tessera list ops",
+          "tessera list ops\n  tessera list devices",
           [](Arguments& args) -> Action {
             const auto o = std::make_shared<ListOptions>();
             args.required("WHAT", o->what, "models, presets, recipes, keys, ops or devices");

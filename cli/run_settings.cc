@@ -13,7 +13,7 @@ struct Shortcut {
 };
 constexpr Shortcut kShortcuts[] = {
     {"--data", "DIR", "data.folder",
-     "Folder of the data set: IDX (MNIST family), CIFAR, Tiny-ImageNet or an image folder"},
+     "Folder of the data set: MNIST's IDX, CIFAR, Tiny-ImageNet, an image folder or point clouds"},
     {"--model", "NAME", "model.name", "Model; `tessera list models` shows all"},
     {"--moe", "BLOCKS", "model.moe.blocks", "Blocks with experts: none, every-2, last-2 or 1,3,5"},
     {"--experts", "N", "model.moe.experts", "Experts in each of these blocks"},

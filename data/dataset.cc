@@ -180,8 +180,8 @@ Dataset load_npy_clouds(const fs::path& points_file, const fs::path& labels_file
 std::vector<fs::path> hdf5_files(const fs::path& folder, const std::string& word) {
   std::vector<fs::path> files;
   std::error_code ignored;  // as of a folder that may not be read
-  for (const auto& entry : fs::directory_iterator(folder, ignored)) {
-    const fs::path& path = entry.path();
+  for (fs::directory_iterator it(folder, ignored), end; !ignored && it != end; it.increment(ignored)) {
+    const fs::path& path = it->path();
     if (path.extension() == ".h5" && path.filename().string().find(word) != std::string::npos)
       files.push_back(path);
   }

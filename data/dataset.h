@@ -39,8 +39,7 @@ struct Dataset {
 //   point clouds   train_points.npy (n,P,3), train_labels.npy (n), test_...; class names from classes.txt
 //   ModelNet40     *train*.h5, *test*.h5 (modelnet40_ply_hdf5_2048); names from shape_names.txt where it is
 //   image folder   train/CLASS/FILE, and val/CLASS/FILE or test/CLASS/FILE: PNG, JPEG, PGM or PPM, of any
-//   size.
-//              Classes are the folders of train/, sorted by the bytes of their names.
+//                  size. Classes are the folders of train/, sorted by the bytes of their names.
 // IDX files do not say which set they are. `name` does; without it they are Fashion-MNIST if the folder's
 // name or its parent's contains "fashion" (any case), MNIST otherwise. Both have 10 classes.
 // Error(Exit::data) names the file; where nothing fits, what was looked for.

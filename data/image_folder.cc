@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "engine/base/check.h"
+#include "engine/io/printable.h"
 
 namespace tessera {
 namespace {
@@ -29,9 +30,9 @@ struct Listing {
 
 Listing list(const fs::path& folder) {
   Listing all;
-  std::error_code error;
+  std::error_code error, ignored;  // an entry that cannot be looked at counts as a file, which the read names
   for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error))
-    (it->is_directory() ? all.folders : all.files).push_back(it->path().filename().string());
+    (it->is_directory(ignored) ? all.folders : all.files).push_back(it->path().filename().string());
   TESSERA_CHECK_AS(Exit::data, !error, folder.string(), ": cannot be listed (", error.message(), ")");
   std::sort(all.folders.begin(), all.folders.end());
   std::sort(all.files.begin(), all.files.end());
@@ -142,6 +143,9 @@ ImageFiles list_tiny_imagenet(const fs::path& folder, bool train) {
   const auto numbers = numbered(found.class_names);
   TESSERA_CHECK_AS(Exit::data, numbers.size() == found.class_names.size(), (folder / "wnids.txt").string(),
                    ": a class is named twice");
+  for (const std::string& name : found.class_names)
+    TESSERA_CHECK_AS(Exit::data, fs::path(name).filename() == name && name != "." && name != "..",
+                     (folder / "wnids.txt").string(), ": ", printable(name, 80), " is no name of a class");
 
   LeftOut odd_files, odd_folders;
   std::vector<std::vector<std::string>> by_class(numbers.size());
@@ -160,10 +164,10 @@ ImageFiles list_tiny_imagenet(const fs::path& folder, bool train) {
       const bool good = std::getline(cells, file, '\t') && std::getline(cells, name, '\t');
       const auto number = numbers.find(name);
       TESSERA_CHECK_AS(Exit::data, good && number != numbers.end(), annotations.string(), ":", row,
-                       ": expected a file, a tab and a class of wnids.txt, not '", line.substr(0, 80), "'");
+                       ": expected a file, a tab and a class of wnids.txt, not ", printable(line, 80));
       // A list names files of this folder, not of the machine.
       TESSERA_CHECK_AS(Exit::data, fs::path(file).filename() == file && is_image_name(file),
-                       annotations.string(), ":", row, ": '", file.substr(0, 80), "' is no name of an image");
+                       annotations.string(), ":", row, ": ", printable(file, 80), " is no name of an image");
       by_class[number->second].push_back("images/" + file);
     }
   }

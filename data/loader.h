@@ -16,9 +16,8 @@
 namespace tessera {
 
 struct LoaderOptions {
-  bool training =
-      true;           // shuffled, augmented, whole batches only; else in order, plain, the last batch short
-  bool vote = false;  // not in training: augmented all the same
+  bool training = true;      // shuffled, augmented, whole batches; else in order, plain, the last one short
+  bool vote = false;         // not in training: augmented all the same
   int64_t batch_size = 128;  // B
   uint64_t seed = 0;
   PrepareOptions prepare = {};

@@ -63,7 +63,10 @@ void survey_images(const ImageSet& images, Survey& found) {
     for (size_t c = 0; c < channels; ++c) sums[c] += facts.sums[c], squares[c] += facts.squares[c];
   }
   const double n = double(found.read - found.unreadable);
-  if (n == 0) return;
+  if (n == 0) {
+    found.least_height = found.least_width = 0;
+    return;
+  }
   for (size_t c = 0; c < channels; ++c) {
     found.mean.push_back(sums[c] / n);
     found.std.push_back(std::sqrt(std::max(0.0, squares[c] / n - found.mean[c] * found.mean[c])));

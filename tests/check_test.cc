@@ -113,13 +113,13 @@ TEST_CASE("check says what a folder holds, how fast it is read, and shows a batc
   // The mean of 50 (i mod 4) + i over i < 36.
   CHECK(found["splits"][0]["mean"][1].get<double>() == doctest::Approx((75 + 17.5) / 255).epsilon(0.02));
   CHECK(found["loader"]["workers"] == 2);
-  CHECK(found["loader"]["images_per_s"] > 0);
+  CHECK(found["loader"]["samples_per_s"] > 0);
   CHECK(found["preview"]["samples"].size() == 9);
   const Image sheet = load_image(out / "sheet.png");
   CHECK(sheet.channels == 3);
   CHECK(sheet.height == 2 * (96 + 2) + 2);
   CHECK(sheet.width == 8 * (96 + 2) + 2);
-  CHECK(run_program(words({"check"}, set, {})).out.find("36") != std::string::npos);
+  CHECK(run_program(words({"check"}, set, {})).out.find("9 to 13") != std::string::npos);
 }
 
 TEST_CASE("check counts and names what cannot be read, and ends with 3") {

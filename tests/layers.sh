@@ -31,4 +31,8 @@ if grep -rnE '#include "(engine/cpu)/' engine/ops nn models optim data train cli
   echo "layers: ops reach the back-end through engine/kernels only" >&2
   bad=1
 fi
+if grep -rnE '#include "(engine/(cpu|ops)|optim|nn|models|data|train|cli)/' cuda; then
+  echo "layers: cuda includes what comes after it" >&2
+  bad=1
+fi
 exit $bad

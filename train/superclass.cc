@@ -87,14 +87,12 @@ Confusion confusion(Replicas& replicas, const Dataset& data, const Normalization
 }
 
 void check_held_out(const Dataset& training, int64_t trained_on) {
-  TESSERA_CHECK_AS(
-      Exit::usage,
-      trained_on > 0 && trained_on<training.count(), "the model was trained on ", trained_on> 0
-          ? text("the first ", trained_on)
-          : std::string("all"),
-      " of the ", training.count(), " training images of ", training.name,
-      ": none are held out. Train it with data.limit; or, in tessera superclass, say how many they "
-      "were by --trained-on, or take --split test, whose images then are no longer unseen");
+  const bool some_left = trained_on > 0 && training.count() > trained_on;
+  const std::string seen = trained_on > 0 ? text("the first ", trained_on) : std::string("all");
+  TESSERA_CHECK_AS(Exit::usage, some_left, "the model was trained on ", seen, " of the ", training.count(),
+                   " training images of ", training.name,
+                   ": none are held out. Train it with data.limit; or, in tessera superclass, say how many "
+                   "they were by --trained-on, or take --split test, whose images then are no longer unseen");
 }
 
 Graph confusion_graph(const Confusion& confusion) {

@@ -49,6 +49,12 @@ def idx(*dims):
     return struct.pack(">HBB", 0, 8, len(dims)) + struct.pack(">%dI" % len(dims), *dims) + bytes(i % 10 for i in range(size))
 
 
+def npy(descr, shape, data):
+    header = repr({"descr": descr, "fortran_order": False, "shape": shape}).encode()
+    header += b" " * (-(len(header) + 11) % 64) + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + data
+
+
 def safetensors(metadata, **tensors):
     header, offset, data = {"__metadata__": metadata}, 0, b""
     for name, (dtype, shape, raw) in tensors.items():
@@ -66,6 +72,8 @@ def seeds():
                        jpeg(3, "-restart", "1B"), jpeg(3, "-sample", "1x1", "-arithmetic")],
         "fuzz_idx": [idx(2, 3, 4), idx(5), gzip.compress(idx(2, 3, 4)), gzip.compress(idx(5))],
         "fuzz_cifar": [b"\x07" + picture, b"\x13\x63" + picture, (b"\x07" + picture) * 2],
+        "fuzz_npy": [npy("<f4", (2, 3, 3), bytes(72)), npy(">f8", (1, 2, 3), bytes(48)),
+                     npy("<f2", (1, 1, 3), bytes(6)), npy("|u1", (5,), bytes(5)), npy(">i8", (2,), bytes(16))],
         "fuzz_safetensors": [
             safetensors({"format": "pt"}, a=("F32", [2, 3], bytes(24)), b=("I64", [], bytes(8))),
             safetensors({}, half=("F16", [3], bytes(6)), brain=("BF16", [1, 1], bytes(2)), none=("F64", [0], b"")),
