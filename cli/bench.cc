@@ -11,6 +11,7 @@
 #include "cli/model_file.h"
 #include "cli/output.h"
 #include "cuda/devices.h"
+#include "cuda/runtime.h"
 #include "engine/base/parallel.h"
 #include "models/flops.h"
 #include "train/config.h"
@@ -72,6 +73,7 @@ class Bench {
   double timed(int64_t burst) {
     const auto start = std::chrono::steady_clock::now();
     for (int64_t i = 0; i < burst; ++i) step();
+    if (Device::current().is_cuda()) cuda::synchronize();
     return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count() /
            double(burst);
   }
@@ -157,6 +159,7 @@ int run(const BenchOptions& o) {
   const Device device = device_by_name(o.device);
   const Device::Scope there(device);
   const RunConfig config = bench_config(o);
+  if (device.is_cuda()) cuda::use_tf32() = config.train.dtype == "tf32";
   TESSERA_CHECK_AS(Exit::usage, o.batch <= 1 << 20, "--batch ", o.batch, ": at most 1048576");
   const int64_t burst = o.burst > 0 ? o.burst : o.mode == "infer" && o.batch == 1 ? 10 : 1;
   Bench bench(config, o.mode == "train", o.batch);
@@ -167,6 +170,7 @@ int run(const BenchOptions& o) {
                                     {"mode", o.mode},
                                     {"batch", o.batch},
                                     {"device", text(device)},
+                                    {"dtype", config.train.dtype},
                                     {"threads", thread_count()},
                                     {"micro_batch", bench.micro_batch()},
                                     {"moe", config.model.moe.blocks},

@@ -36,7 +36,7 @@ struct Key {
 };
 
 unsigned alignment(const void* at) {
-  unsigned bytes = 256;
+  unsigned bytes = 16;  // what vector loads need; a plan must not depend on where the arena put a block
   while (reinterpret_cast<uintptr_t>(at) % bytes != 0) bytes /= 2;
   return bytes;
 }
@@ -44,12 +44,13 @@ unsigned alignment(const void* at) {
 // What cuBLASLt needs for the products of one key.
 class Plan {
  public:
-  Plan(cublasLtHandle_t handle, const Key& key, size_t workspace) {
+  Plan(cublasLtHandle_t handle, const Key& key, size_t workspace, const float* bias) {
     const cublasComputeType_t compute = key.tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
     TESSERA_CUBLAS_CALL(cublasLtMatmulDescCreate(&product_, compute, CUDA_R_32F));
     set(CUBLASLT_MATMUL_DESC_TRANSA, key.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
     set(CUBLASLT_MATMUL_DESC_TRANSB, key.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
     set(CUBLASLT_MATMUL_DESC_EPILOGUE, key.bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT);
+    if (bias) set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);  // the heuristic may look at it
     const auto layout = [&](cublasLtMatrixLayout_t& made, int64_t rows, int64_t columns, int64_t ld,
                             int64_t stride) {
       TESSERA_CUBLAS_CALL(
@@ -170,7 +171,7 @@ void start_with_bias(Gemm<T>& g) {
 void multiply(const Gemm<float>& given, const Batch<float>& batch) {
   constexpr unsigned kVector = 16;  // bytes: what the epilogue may read a bias by
   Gemm<float> g = given;
-  if (g.bias && alignment(g.bias) < kVector) start_with_bias(g);
+  if (g.bias && (g.n == 1 || g.k == 1 || alignment(g.bias) < kVector)) start_with_bias(g);
   Products& own = products();
   const Key key{g.transpose_a,
                 g.transpose_b,
@@ -189,7 +190,7 @@ void multiply(const Gemm<float>& given, const Batch<float>& batch) {
                 batch.stride_c,
                 {alignment(g.a), alignment(g.b), alignment(g.c)}};
   std::unique_ptr<Plan>& plan = own.plans[key];
-  if (!plan) plan = std::make_unique<Plan>(own.lt, key, Products::kWorkspace);
+  if (!plan) plan = std::make_unique<Plan>(own.lt, key, Products::kWorkspace, g.bias);
   plan->run(own.lt, g, own.workspace, Products::kWorkspace, context().stream);
 }
 

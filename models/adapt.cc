@@ -83,7 +83,9 @@ std::optional<Change> adapt(const std::string& name, std::span<const float> from
   const auto line = [&](const std::string& what) {
     return text(name, ": ", shape, " in the file, ", wanted, " here: ", what);
   };
-  if (name.starts_with("head") && equal_but_for(0, shape, wanted)) return Change{{}, line("drawn anew")};
+  if ((name.starts_with("head") || name.starts_with("cls_head_finetune.8.")) &&
+      equal_but_for(0, shape, wanted))
+    return Change{{}, line("drawn anew")};
   if (name == "patch_embed.proj.weight" && equal_but_for(1, shape, wanted))
     return Change{adapt_channels(from, shape, wanted[1]),
                   line(wanted[1] == 1 ? "the channels' sum" : "the channels repeated and scaled")};

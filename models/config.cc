@@ -90,6 +90,11 @@ void check_routing(const ModelConfig& c) {
                                    {"superclass_loss", r.superclass_loss}})
     TESSERA_CHECK_AS(Exit::usage, value >= 0 && value <= 1e6, "model.moe.", key, " = ", value,
                      ": must be from 0 to 1e6");
+  TESSERA_CHECK_AS(Exit::usage,
+                   !c.is_moe() || c.moe.router == MoeRouter::image ||
+                       (c.moe.superclasses == "none" && c.moe.groups.empty()),
+                   "model.moe.superclasses = ", c.moe.superclasses,
+                   ": only model.moe.router = image is taught super-classes");
   const std::vector<int32_t> groups = superclasses(c);
   TESSERA_CHECK_AS(Exit::usage, groups.empty() || int64_t(groups.size()) == c.classes,
                    "model.moe.groups has ", groups.size(), " entries for ", c.classes, " classes");

@@ -28,6 +28,7 @@ MobileVmoe::MobileVmoe(const ModelConfig& c, std::optional<uint64_t> seed, DType
       router_(Scope(parameters()) / "router", c.moe.experts, c.dim, c.init, c.moe.routing, superclasses(c)) {
   for (int64_t id = dense_depth(c); id < c.depth; ++id)
     expert_blocks_.emplace_back(Scope(parameters()) / "blocks" / std::to_string(id), c, id);
+  add_head();
   parameters().allocate(seed);
 }
 

@@ -33,7 +33,7 @@ std::vector<int64_t> parameter_depths(const Model& model) {
   size_t last = parameters.size();  // the last block's last parameter
   for (size_t i = 0; i < parameters.size(); ++i) {
     const std::string& name = parameters[i].name;
-    if (const size_t at = name.find("blocks."); at != std::string::npos) {
+    if (const size_t at = name.rfind("blocks."); at != std::string::npos) {
       const std::string own = name.substr(0, name.find('.', at + 7));
       if (own != block) ++depth;
       block = own;
@@ -49,6 +49,8 @@ std::vector<RateRange> layer_rates(const Model& model, double decay) {
   const auto& parameters = model.parameters().parameters();
   const std::vector<int64_t> depths = parameter_depths(model);
   const int64_t top = *std::max_element(depths.begin(), depths.end());
+  TESSERA_CHECK_AS(Exit::usage, top > 0, "optim.layer_decay = ", decay, ": a model of architecture ",
+                   model.config().architecture, " has no blocks to tell apart; leave it at 1");
   std::map<int64_t, double> begins;  // offset in the flat buffer -> factor
   for (size_t i = 0; i < parameters.size(); ++i)
     if (parameters[i].learned) begins[parameters[i].offset] = std::pow(decay, double(top - depths[i]));

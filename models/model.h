@@ -53,7 +53,8 @@ std::unique_ptr<Model> make_model(const ModelConfig& config, std::optional<uint6
 std::vector<StackedParameter> stacked_parameters(const Model& model);
 
 // Each parameter's depth, in order of declaration: 0 before the first block, n in the n-th, and one more than
-// there are blocks after the last. What stands between two blocks counts to the former.
+// there are blocks after the last. What stands between two blocks counts to the former; class attention
+// counts to the head.
 std::vector<int64_t> parameter_depths(const Model& model);
 
 // Layer-wise learning rates (BEiT, arXiv 2106.08254): decay^(top - depth) for a parameter of that depth, in

@@ -224,7 +224,7 @@ RegisteredModel small_point_cloud(const std::string& name, const std::string& su
   return model;
 }
 
-// The same with a Mobile V-MoE's experts in the last two layers (arXiv 2309.04354): E = 10 at 224 pixels.
+// A ViT with a Mobile V-MoE's experts in the last two layers (arXiv 2309.04354): E = 10 at 224 pixels.
 RegisteredModel mobile(RegisteredModel model, const std::string& name, const std::string& summary) {
   model.name = model.config.name = name;
   model.summary = summary;

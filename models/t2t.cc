@@ -74,7 +74,11 @@ Tensor T2t::forward(const Tensor& images, const Pass& pass) const {
   Tensor x = soft_split(patches(images, 1), grid);  // every pixel is a token
   for (const TokenTransformer& layer : narrow_) x = soft_split(layer.forward(x, pass), grid /= 2);
   x = pass.show("tokens_to_token", project_->forward(x));
-  x = embed_tokens(x, cls_token_, Tensor::of({1, config().tokens(), D}, positions_).to(x.dtype()));
+  Tensor positions;
+  for_float("positions", x.dtype(), [&]<class T>() {
+    positions = Tensor::of({1, config().tokens(), D}, std::vector<T>(positions_.begin(), positions_.end()));
+  });
+  x = embed_tokens(x, cls_token_, positions);
   for (const Block& block : blocks_) x = block.forward(x, pass);
   const Tensor cls = slice(x, 1, 0, 1).reshape({B, D});
   return pass.show("head", head_->forward(norm_->forward(cls)));

@@ -4,6 +4,7 @@ namespace tessera {
 
 Vit::Vit(const ModelConfig& config, std::optional<uint64_t> seed, DType dtype)
     : Vit(config, dtype, config.depth) {
+  add_head();
   parameters().allocate(seed);
 }
 
@@ -20,10 +21,14 @@ Vit::Vit(const ModelConfig& config, DType dtype, int64_t depth) : Model(config, 
   patch_embed_ = std::make_unique<PatchEmbed>(scope / "patch_embed", config);
   for (int64_t id = 0; id < depth; ++id)
     blocks_.emplace_back(scope / "blocks" / std::to_string(id), config, D, config.heads, id);
-  norm_ = std::make_unique<LayerNorm>(scope / "norm", D);
-  head_ = std::make_unique<Linear>(scope / "head", D, config.classes, config.init);
-  if (config.distilled)
-    head_dist_ = std::make_unique<Linear>(scope / "head_dist", D, config.classes, config.init);
+}
+
+void Vit::add_head() {
+  const ModelConfig& c = config();
+  const Scope scope(parameters());
+  norm_ = std::make_unique<LayerNorm>(scope / "norm", c.dim);
+  head_ = std::make_unique<Linear>(scope / "head", c.dim, c.classes, c.init);
+  if (c.distilled) head_dist_ = std::make_unique<Linear>(scope / "head_dist", c.dim, c.classes, c.init);
 }
 
 Tensor Vit::forward(const Tensor& images, const Pass& pass) const {

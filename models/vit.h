@@ -1,7 +1,7 @@
 // Vision Transformer (Dosovitskiy et al., 2021) with timm's names: pre-norm blocks, a class token, learned
 // position embeddings. A distilled one (Touvron et al., 2021) has a second token with a head of its own; its
 // logits are the mean of both heads', in training too as long as there is no teacher. Blocks named by
-// config.moe have random-partition experts in place of their MLP; config.stem puts convolutions before the
+// config.moe have experts in place of their MLP; config.stem puts convolutions before the
 // patches.
 #pragma once
 
@@ -26,8 +26,10 @@ class Vit : public Model {
   std::vector<Block>& blocks() { return blocks_; }
 
  protected:
-  // With the first `depth` blocks alone, for a model that goes on from there and then allocates the store.
+  // With the first `depth` blocks alone, for a model that goes on from there, adds the head and then
+  // allocates the store.
   Vit(const ModelConfig& config, DType dtype, int64_t depth);
+  void add_head();
   Tensor embed(const Tensor& images, const Pass& pass) const;     // (B,C,H,W) to tokens (B,N,D)
   Tensor classify(const Tensor& tokens, const Pass& pass) const;  // (B,N,D) to logits (B,K)
   const std::vector<Block>& blocks() const { return blocks_; }

@@ -231,6 +231,20 @@ TEST_CASE("layers' learning rates fall from the head down") {
   }
 }
 
+TEST_CASE("blocks are told apart by their names, whatever stands around them") {
+  for (const char* name : {"mobile_vmoe_small_image_32", "point_transformer_small", "swin_small_image_32"}) {
+    INFO(name);
+    const ModelConfig config = model_by_name(name);
+    const auto model = make_model(config, std::nullopt);
+    const std::vector<int64_t> depths = parameter_depths(*model);
+    CHECK(depths.front() == 0);
+    CHECK(depths.back() == total_depth(config) + 1);
+    CHECK(std::is_sorted(depths.begin(), depths.end()));
+  }
+  ModelConfig vgg = model_by_name("rep_vgg_small_image_32");
+  CHECK_THROWS_AS(layer_rates(*make_model(vgg, std::nullopt), 0.5), Error);
+}
+
 TEST_CASE("settings: precedence, places of errors, the nearest key") {
   RunConfig config;
   apply_toml(config, "[model]\ndim = 64\nname = \"vit_tiny_patch16_224\"\n[optim]\nlr = 1\n", "run.toml");

@@ -30,8 +30,8 @@ struct EwaConfig {
   double share_rate = 0.3;  // 0: the experts are never averaged
   ShareRateSchedule::Kind schedule = ShareRateSchedule::Kind::linear;
   double ramp = 0.5;  // linear: the part of the run after which the rate is reached (our choice)
-  double until =
-      1.0;  // the part of the run after which averaging ends ("early EWA"; the cut-off is our choice)
+  // The part of the run after which averaging ends ("early EWA"; the cut-off is our choice).
+  double until = 1;
 };
 
 struct TrainConfig {

@@ -42,6 +42,8 @@ double token_similarity(const Tensor& x) {
 std::vector<LayerSimilarity> token_similarities(const Model& model, const Dataset& data,
                                                 const Normalization& normalization, int64_t limit) {
   constexpr int64_t kBatch = 32;
+  TESSERA_CHECK_AS(Exit::usage, !model.config().is_of_points(),
+                   "study diversity: a model of point clouds has no patch tokens");
   const int64_t images = limit > 0 ? std::min(limit, data.count()) : data.count();
   Loader loader(data, {.training = false,
                        .batch_size = std::min(kBatch, images),
@@ -57,9 +59,11 @@ std::vector<LayerSimilarity> token_similarities(const Model& model, const Datase
     size_t place = 0;
     Pass pass{.batch = batch.size()};
     pass.watch = [&](const std::string& module, const Tensor& output) {
-      if (output.rank() != 3 || output.size(1) < 4 || (module != "patch_embed" && !module.ends_with(".mlp")))
+      if (output.rank() != 3 || output.size(1) < 4 ||
+          !(module == "patch_embed" || module == "tokens_to_token" || module.ends_with(".mlp") ||
+            module.ends_with(".moe")))
         return;
-      if (step == 0) layers.push_back({module.substr(0, module.rfind(".mlp"))});
+      if (step == 0) layers.push_back({module.substr(0, module.rfind('.'))});
       layers[place++].similarity += token_similarity(output) * double(batch.size()) / double(images);
     };
     model.forward(input, pass);

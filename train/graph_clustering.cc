@@ -121,6 +121,7 @@ std::vector<int32_t> louvain(const Graph& graph, double resolution) {
 double modularity(const Graph& g, const std::vector<int32_t>& community, double resolution) {
   const std::vector<double> degree = degrees(g);
   const double all = total(degree);
+  if (all == 0) return 0;
   double sum = 0;
   for (int64_t i = 0; i < g.nodes; ++i)
     for (int64_t j = 0; j < g.nodes; ++j)

@@ -7,9 +7,8 @@
 //   [[arm]]                   one line of the table: name, and optionally
 //     reported                  the paper's top-1 in per cent; without it, it is not known to us
 //     start_from                the arm, above this one, whose weights of the same seed it starts from
-//     superclasses_from         the arm, above this one, whose confusions of the same seed group the classes
-//     for
-//                               its router, on training images that it did not see
+//     superclasses_from         the arm, above this one, whose confusions of the same seed, on training
+//                               images that it did not see, group the classes for its router
 //     fuse                      true: it is fused after training, and the fused model is what counts
 //     [arm.run]                 its settings, over all of these
 //     [arm.tiny]  [arm.full]    the same at one scale, over those

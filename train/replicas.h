@@ -58,7 +58,6 @@ class Replicas {
   std::string first_non_finite(const BatchView& batch, Pass pass);
 
   Shape input_shape() const { return model_.input_shape(); }  // of one sample
-  int workers() const { return int(workers_.size()); }
   int64_t micro_batch() const { return micro_batch_; }
 
  private:

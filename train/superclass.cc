@@ -54,7 +54,8 @@ Superclasses coarse_superclasses(const Dataset& data, int64_t groups) {
 }
 
 Superclasses random_superclasses(int64_t classes, int64_t groups, uint64_t seed) {
-  const Permutation permutation(uint64_t(classes), Draw{.seed = seed, .stream = Stream::partition});
+  const Permutation permutation(uint64_t(classes),
+                                Draw{.seed = seed, .stream = Stream::partition, .site = UINT32_MAX});
   Superclasses superclass;
   for (int64_t k = 0; k < classes; ++k)
     superclass.push_back(int32_t(part_of(int64_t(permutation.at(uint64_t(k))), classes, groups)));

@@ -14,7 +14,7 @@
 
 namespace tessera {
 
-// Row k: how class k is predicted, the mean over its images of the probabilities of the 5 likeliest classes
+// Row k: how class k is predicted, the sum over its images of the probabilities of the 5 likeliest classes
 // (Jin et al. add up the scores of the top predictions; how many is our choice). Of the images from `first`
 // on, at most `limit` (0: all).
 struct Confusion {

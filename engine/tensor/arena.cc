@@ -52,8 +52,10 @@ void Arena::begin_step(uint64_t key) {
   plan_ = found == plans_.end() ? nullptr : &found->second;
   if (plan_ && plan_->slab_bytes > slab_size_) {
     release_memory(device_, std::exchange(slab_, nullptr));
-    slab_size_ = round_up(plan_->slab_bytes, kHugePage);
-    slab_ = static_cast<std::byte*>(allocate_memory(device_, slab_size_, kHugePage));
+    slab_size_ = 0;  // should there be no memory for the larger one
+    const size_t size = round_up(plan_->slab_bytes, kHugePage);
+    slab_ = static_cast<std::byte*>(allocate_memory(device_, size, kHugePage));
+    slab_size_ = size;
     if (!device_.is_cuda()) madvise(slab_, slab_size_, MADV_HUGEPAGE);
   }
 }
