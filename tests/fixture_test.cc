@@ -186,9 +186,6 @@ void compare(const std::string& file, const Bounds& bounds) {
 }
 
 constexpr Bounds kSingle{1e-5, 3e-6, 3e-6, 3e-6, 1.5e-6};
-// Of deeper models with norms over few channels: another back-end or vector width rounds otherwise. What is
-// wrong shows in double.
-constexpr Bounds kSingleDeep{2e-5, 1e-5, 1e-5, 2e-5, 6e-6};
 constexpr Bounds kDouble{1e-12, 1e-12, 1e-12, 1e-12, 1e-12};
 
 TEST_CASE("a ViT trains as in PyTorch") {
@@ -209,22 +206,23 @@ TEST_CASE("a ViT with experts trains as in PyTorch under the same partitions") {
 TEST_CASE("a Swin Transformer trains as in PyTorch") {
   compare<double>("swin.safetensors", kDouble);
   // Norms over 6 channels, one after the other: rounding costs a digit more.
-  compare<float>("swin.safetensors", {2e-5, 5e-5, 1e-5, 2e-4, 6e-6});
+  compare<float>("swin.safetensors", {1e-5, 1.5e-5, 3e-6, 6e-5, 1.5e-6});
 }
 
 TEST_CASE("a CaiT trains as in PyTorch") {
   compare<double>("cait.safetensors", kDouble);
-  compare<float>("cait.safetensors", kSingleDeep);
+  compare<float>("cait.safetensors", kSingle);
 }
 
 TEST_CASE("a PiT trains as in PyTorch") {
   compare<double>("pit.safetensors", kDouble);
-  compare<float>("pit.safetensors", kSingleDeep);
+  // The weights after ten steps reached 1.7e-6 in the sanitized build, whose vectors are cut otherwise.
+  compare<float>("pit.safetensors", {1e-5, 3e-6, 3e-6, 3e-6, 3e-6});
 }
 
 TEST_CASE("a T2T-ViT trains as in PyTorch") {
   compare<double>("t2t.safetensors", kDouble);
-  compare<float>("t2t.safetensors", kSingleDeep);
+  compare<float>("t2t.safetensors", kSingle);
 }
 
 // Runs `f` on the fixture's inputs and compares the result and all gradients under the upstream gradient.
