@@ -222,12 +222,17 @@ std::vector<std::vector<std::string>> table_of(const Recipe& recipe,
   return rows;
 }
 
+std::string measured_before(const Recipe& recipe) {
+  return recipe.measured.empty() ? "" : "Measured by us: " + recipe.measured + "\n\n";
+}
+
 std::string markdown(const Recipe& recipe, const ReproduceOptions& o,
                      const std::vector<std::vector<std::string>>& rows) {
   std::ostringstream out;
   out << "## " << recipe.name << ", scale " << o.scale << "\n\n"
       << recipe.title << ". " << recipe.paper << ".\n"
-      << recipe.notes << "\n\n";
+      << recipe.notes << "\n\n"
+      << measured_before(recipe);
   if (o.scale == "tiny") out << "This is not the paper's scale: the numbers stand for themselves alone.\n\n";
   out << plural(size_t(o.seeds), "seed") << "; mean and standard deviation. Made by `tessera reproduce "
       << recipe.name << " --scale " << o.scale << " --seeds " << o.seeds << "`";
@@ -303,7 +308,10 @@ int run(const ReproduceOptions& o) {
     print_json(to_json(recipe, o, outcomes));
     return 0;
   }
-  std::cout << recipe.title << '\n' << recipe.paper << '\n' << recipe.notes << "\n\n";
+  std::cout << recipe.title << '\n'
+            << recipe.paper << '\n'
+            << recipe.notes << "\n\n"
+            << measured_before(recipe);
   if (o.scale == "tiny")
     std::cout << "This is not the paper's scale: the numbers stand for themselves alone.\n\n";
   Table table("lrrrrr");

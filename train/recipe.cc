@@ -131,6 +131,7 @@ Recipe parse_recipe(const std::string& source, const std::string& name) {
                 whole.words("title"),
                 whole.words("paper"),
                 whole.words("notes"),
+                whole.words("measured"),
                 whole.settings("run"),
                 whole.settings("tiny"),
                 whole.settings("full"),

@@ -2,6 +2,7 @@
 // itself.
 //
 //   title, paper, notes       what it is, where from, and what in it is our choice
+//   measured                  what we measured with it, on which machine, at what cost; docs/results.md has more
 //   [run]                     settings of all runs, as in a file for `tessera train -c`
 //   [tiny]  [full]            settings of the two scales, over those
 //   [[arm]]                   one line of the table: name, and optionally
@@ -39,7 +40,7 @@ struct RecipeAxis {
 };
 
 struct Recipe {
-  std::string name, title, paper, notes;
+  std::string name, title, paper, notes, measured;
   std::string run, tiny, full;
   std::vector<RecipeAxis> axes;
   std::vector<RecipeArm> arms;  // of axes: the last one varies first
