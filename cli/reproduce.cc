@@ -79,8 +79,8 @@ double fused_top1(const RunConfig& config, const std::string& weights) {
 
 class Reproduction {
  public:
-  Reproduction(const ReproduceOptions& o, const Recipe& recipe)
-      : o_(o), recipe_(recipe), scale_(o.scale == "full" ? Scale::full : Scale::tiny) {
+  Reproduction(const ReproduceOptions& o, const Recipe& recipe, Scale scale)
+      : o_(o), recipe_(recipe), scale_(scale) {
     folder_ = (o.out.empty() ? "runs/reproduce" : o.out) + "/" + recipe.name + "-" + o.scale;
   }
 
@@ -288,10 +288,12 @@ int run(const ReproduceOptions& o) {
                    ": not tiny or full");
   use_threads(o.threads);
   const bool is_file = o.recipe.ends_with(".toml");
-  const Recipe recipe =
+  Recipe recipe =
       is_file ? parse_recipe(read_text(o.recipe, 1 << 20, Exit::usage), fs::path(o.recipe).stem().string())
               : recipe_by_name(o.recipe);
-  Reproduction reproduction(o, recipe);
+  const Scale scale = o.scale == "full" ? Scale::full : Scale::tiny;
+  recipe.arms = arms_at(recipe, scale);
+  Reproduction reproduction(o, recipe, scale);
   std::vector<std::vector<Outcome>> outcomes;
   try {
     outcomes = reproduction.run();

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "data/dataset.h"
 #include "tests/data_files.h"
 #include "tests/process.h"
 #include "train/recipe.h"
@@ -45,6 +46,11 @@ TEST_CASE("every recipe of the program has a baseline and something beside it, a
     CHECK(!recipe.title.empty());
     CHECK(!recipe.paper.empty());
     CHECK(!recipe.notes.empty());
+    for (const Scale scale : {Scale::tiny, Scale::full})
+      for (const RecipeArm& arm : arms_at(recipe, scale)) {
+        CAPTURE(arm.name);
+        CHECK_NOTHROW(normalization(config_of(recipe, arm, scale).data.name));  // a set that there is
+      }
   }
   CHECK(recipe_by_name("ewa-cifar100").arms[0].reported == 73.81);
   CHECK_THROWS_WITH_AS(
@@ -105,6 +111,14 @@ full.train.epochs = 9
         std::string::npos);
 }
 
+TEST_CASE("an arm may be of one scale only") {
+  const Recipe recipe =
+      parse_recipe(kHead + std::string("[[arm]]\nname='a'\n[[arm]]\nname='b'\nonly='tiny'\n"), "r");
+  CHECK(arms_at(recipe, Scale::tiny).size() == 2);
+  REQUIRE(arms_at(recipe, Scale::full).size() == 1);
+  CHECK(arms_at(recipe, Scale::full)[0].name == "a");
+}
+
 TEST_CASE("what is wrong with a recipe is named") {
   const std::string head = kHead, arm = "[[arm]]\nname='a'\n";
   CHECK(error_of(head) == "recipe r: arm is missing: a recipe has at least one [[arm]]");
@@ -115,6 +129,8 @@ TEST_CASE("what is wrong with a recipe is named") {
         "recipe r, arm 1: start_from names no arm above: 'b'");
   CHECK(error_of(head + "[[arm]]\nname='a'\nfuse='yes'\n") == "recipe r, arm 1: fuse is of another type");
   CHECK(error_of(head + arm + "[arm.run.train]\nepoch=3\n").find("'train.epochs'") != std::string::npos);
+  CHECK(error_of(head + "[[arm]]\nname='a'\nonly='large'\n") ==
+        "recipe r, arm 1: only is 'large', not tiny or full");
   CHECK(error_of("title = \n").find("recipe r:1:") == 0);
 }
 

@@ -144,6 +144,10 @@ Recipe parse_recipe(const std::string& source, const std::string& name) {
       arm.start_from = reader.words("start_from");
       arm.superclasses_from = reader.words("superclasses_from");
       arm.reported = reader.value<double>("reported");
+      if (const auto only = reader.value<std::string>("only")) {
+        if (*only != "tiny" && *only != "full") reader.wrong("only", "is '" + *only + "', not tiny or full");
+        arm.only = *only == "tiny" ? Scale::tiny : Scale::full;
+      }
       arm.fuse = reader.value<bool>("fuse").value_or(false);
       reader.finish();
       for (const auto& [key, other] :
@@ -162,8 +166,8 @@ Recipe parse_recipe(const std::string& source, const std::string& name) {
   }
   whole.finish();
   if (recipe.arms.empty()) whole.wrong("arm", "is missing: a recipe has at least one [[arm]]");
-  for (const RecipeArm& arm : recipe.arms)
-    for (const Scale scale : {Scale::tiny, Scale::full}) validate(config_of(recipe, arm, scale));
+  for (const Scale scale : {Scale::tiny, Scale::full})
+    for (const RecipeArm& arm : arms_at(recipe, scale)) validate(config_of(recipe, arm, scale));
   return recipe;
 }
 
@@ -184,6 +188,12 @@ const Recipe& recipe_by_name(const std::string& name) {
   }
   fail(Exit::usage, "recipe '", name, "' is not known; did you mean '", nearest_name(name, names),
        "'? `tessera list recipes` shows all");
+}
+
+std::vector<RecipeArm> arms_at(const Recipe& recipe, Scale scale) {
+  std::vector<RecipeArm> arms = recipe.arms;
+  std::erase_if(arms, [&](const RecipeArm& arm) { return arm.only.value_or(scale) != scale; });
+  return arms;
 }
 
 RunConfig config_of(const Recipe& recipe, const RecipeArm& arm, Scale scale) {

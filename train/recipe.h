@@ -2,14 +2,15 @@
 // itself.
 //
 //   title, paper, notes       what it is, where from, and what in it is our choice
-//   measured                  what we measured with it, on which machine, at what cost; docs/results.md has more
-//   [run]                     settings of all runs, as in a file for `tessera train -c`
-//   [tiny]  [full]            settings of the two scales, over those
+//   measured                  what we measured with it, on which machine, at what cost; docs/results.md has
+//   more [run]                     settings of all runs, as in a file for `tessera train -c` [tiny]  [full]
+//   settings of the two scales, over those
 //   [[arm]]                   one line of the table: name, and optionally
 //     reported                  the paper's top-1 in per cent; without it, it is not known to us
 //     start_from                the arm, above this one, whose weights of the same seed it starts from
 //     superclasses_from         the arm, above this one, whose confusions of the same seed, on training
 //                               images that it did not see, group the classes for its router
+//     only                      tiny or full: at the other scale there is no such arm
 //     fuse                      true: it is fused after training, and the fused model is what counts
 //     [arm.run]                 its settings, over all of these
 //     [arm.tiny]  [arm.full]    the same at one scale, over those
@@ -26,9 +27,12 @@
 
 namespace tessera {
 
+enum class Scale { tiny, full };
+
 struct RecipeArm {
   std::string name, start_from, superclasses_from;
   std::optional<double> reported;
+  std::optional<Scale> only;
   bool fuse = false;
   // TOML texts as the recipe's own settings, each over those before it.
   std::vector<std::string> run, tiny, full;
@@ -46,14 +50,14 @@ struct Recipe {
   std::vector<RecipeArm> arms;  // of axes: the last one varies first
 };
 
-enum class Scale { tiny, full };
-
 // Error(Exit::usage) names the recipe, the key and what is wrong with it.
 Recipe parse_recipe(const std::string& toml, const std::string& name);
 
 const std::vector<Recipe>& recipes();
 // An error (usage) naming the nearest name where there is none of this name.
 const Recipe& recipe_by_name(const std::string& name);
+
+std::vector<RecipeArm> arms_at(const Recipe& recipe, Scale scale);
 
 // An arm's settings at a scale; not yet validated.
 RunConfig config_of(const Recipe& recipe, const RecipeArm& arm, Scale scale);
