@@ -129,29 +129,46 @@ struct Unreduced {
   }
 };
 
-// For one that was broadcast: each of its elements sums over the places of the result that it met. `own` are
-// the axes that it has, `spread` those along which it was repeated.
-template <class T>
-struct Reduced {
-  struct Axes {
-    int rank = 0;
-    std::array<int64_t, Shape::kMaxRank> sizes{}, result{}, other{};  // and their strides
-    int64_t count = 1;
-    void add(int64_t size, int64_t in_result, int64_t in_other) {
-      sizes[size_t(rank)] = size;
-      result[size_t(rank)] = in_result;
-      other[size_t(rank++)] = in_other;
-      count *= size;
-    }
-    TESSERA_FN void find(int64_t i, int64_t& at, int64_t& at_other) const {
-      for (int axis = 0; axis < rank; ++axis) {  // the last axis of the tensor was added first
-        const int64_t place = i % sizes[size_t(axis)];
-        i /= sizes[size_t(axis)];
-        at += place * result[size_t(axis)];
-        at_other += place * other[size_t(axis)];
+// Axes of the result, the innermost first, with the strides of a step along each: in the result and in the
+// other operand. Neighbours that are walked like one axis are one.
+struct Axes {
+  int rank = 0;
+  std::array<int64_t, Shape::kMaxRank> sizes{}, result{}, other{};
+  int64_t count = 1;
+
+  void add(int64_t size, int64_t in_result, int64_t in_other) {
+    count *= size;
+    if (rank > 0) {
+      const size_t last = size_t(rank - 1);
+      if (in_result == sizes[last] * result[last] && in_other == sizes[last] * other[last]) {
+        sizes[last] *= size;
+        return;
       }
     }
-  };
+    sizes[size_t(rank)] = size;
+    result[size_t(rank)] = in_result;
+    other[size_t(rank++)] = in_other;
+  }
+  // Without the innermost.
+  Axes outer() const {
+    Axes rest;
+    for (size_t axis = 1; axis < size_t(rank); ++axis) rest.add(sizes[axis], result[axis], other[axis]);
+    return rest;
+  }
+  TESSERA_FN void find(int64_t i, int64_t& at, int64_t& at_other) const {
+    for (int axis = 0; axis < rank; ++axis) {
+      const int64_t place = i % sizes[size_t(axis)];
+      i /= sizes[size_t(axis)];
+      at += place * result[size_t(axis)];
+      at_other += place * other[size_t(axis)];
+    }
+  }
+};
+
+// For an operand that was broadcast: each of its elements sums over the places of the result that it met.
+// `own` are the axes that it has, `spread` those along which it was repeated.
+template <class T>
+struct Reduced {
   Axes own, spread;
   const T *dy, *factor;
   GradTarget<T> dx;
@@ -161,10 +178,11 @@ struct Reduced {
     int64_t stride = 1;
     for (int axis = way.rank - 1; axis >= 0; --axis) {
       const size_t k = size_t(axis);
-      (way.a[k] || way.sizes[k] == 1 ? own : spread).add(way.sizes[k], stride, way.b[k]);
+      if (way.sizes[k] != 1) (way.a[k] ? own : spread).add(way.sizes[k], stride, factor ? way.b[k] : stride);
       stride *= way.sizes[k];
     }
   }
+  // On a card, a team sums one element.
   TESSERA_FN void operator()(const Row& row, int64_t i) const {
     int64_t at = 0, at_other = 0;
     own.find(i, at, at_other);
@@ -174,6 +192,59 @@ struct Reduced {
       return factor ? dy[place] * factor[other] : dy[place];
     });
     row.once([=, this] { dx.put(i, total); });
+  }
+
+  // On the CPU the result is read in runs along its innermost axis, each element of dx in the order of its
+  // places: the same bits for any number of threads.
+  void stream() const { own.rank > 0 && own.result[0] == 1 ? add_runs() : sum_runs(); }
+
+ private:
+  // The innermost axis is the operand's own: runs of dy are added up, in strips that stay in the cache.
+  void add_runs() const {
+    constexpr int64_t kStrip = 1024;
+    const int64_t length = own.sizes[0], step = own.other[0], strips = (length + kStrip - 1) / kStrip;
+    const Axes outer = own.outer();
+    each(outer.count * strips, std::min(length, kStrip) * spread.count, [&](int64_t i) {
+      const int64_t first = i % strips * kStrip, n = std::min(kStrip, length - first);
+      int64_t at = first, at_other = first * step;
+      outer.find(i / strips, at, at_other);
+      T* const to = dx.data + i / strips * length + first;
+      if (dx.beta == T(0)) std::fill_n(to, n, T(0));
+      for (int64_t j = 0; j < spread.count; ++j) {
+        int64_t place = at, other = at_other;
+        spread.find(j, place, other);
+        Row().each(n, [=, this](int64_t k) {
+          to[k] += factor ? dy[place + k] * factor[other + k * step] : dy[place + k];
+        });
+      }
+    });
+  }
+  // It is one that it was spread along: each run has one sum.
+  void sum_runs() const {
+    const int64_t length = spread.sizes[0], step = spread.other[0];
+    const Axes outer = spread.outer();
+    each(own.count, spread.count, [&](int64_t i) {
+      int64_t at = 0, at_other = 0;
+      own.find(i, at, at_other);
+      T total = 0;
+      for (int64_t j = 0; j < outer.count; ++j) {
+        int64_t place = at, other = at_other;
+        outer.find(j, place, other);
+        total += Row().sum(length, [=, this](int64_t k) {
+          return factor ? dy[place + k] * factor[other + k * step] : dy[place + k];
+        });
+      }
+      dx.put(i, total);
+    });
+  }
+  // f(i) for i < count, each on some thread; `width` elements are read for each.
+  template <class F>
+  static void each(int64_t count, int64_t width, F f) {
+    constexpr int64_t kElementsPerTask = 16384;
+    parallel_for(count, std::max<int64_t>(1, kElementsPerTask / std::max<int64_t>(1, width)),
+                 [&](int64_t begin, int64_t end) {
+                   for (int64_t i = begin; i < end; ++i) f(i);
+                 });
   }
 };
 
@@ -186,7 +257,8 @@ void backward(const Gradient& gx, const Broadcast& way, const T* dy, const T* fa
     return rows(way.row_count(), way.row_length(),
                 Unreduced<T>{way, way.row_length(), way.step_b(), dy, factor, dx});
   const Reduced<T> program(way, dy, factor, dx);
-  rows(program.own.count, program.spread.count, program);
+  if (on_card()) return rows(program.own.count, program.spread.count, program);
+  program.stream();
 }
 
 }  // namespace
@@ -253,8 +325,9 @@ Tensor spread(const Tensor& x, const Shape& shape) {
   return take(x, index, shape);
 }
 
-const std::vector<std::string> kShapes{"3x5 3x5", "2x3x4 4",     "2x3x4 3x1",
-                                       "1 2x3",   "1x1x4 2x3x1", "65537x2 2"};
+const std::vector<std::string> kShapes{"3x5 3x5",       "2x3x4 4",       "2x3x4 3x1",
+                                       "1 2x3",         "1x1x4 2x3x1",   "65537x2 2",
+                                       "2x3x4x5 3x1x5", "2x3x1x5 3x4x1", "2x2100 2100"};
 
 // a + b = log(exp(a) exp(b)); the twin of mul uses (a+b)^2.
 TESSERA_CASES(OpCase{"add", kShapes, [](const Inputs& in) { return add(in[0], in[1]); },

@@ -54,15 +54,15 @@ struct DataGradient {
   }
 };
 
-// What window n adds to tap t of kernel o.
+// What window n adds to tap t of each channel's kernel number r.
 template <class T>
 struct WeightTerm {
   GridWindows windows;
-  int64_t C, m, t;
+  int64_t C, m, t, r;
   const T *x, *dy;
-  TESSERA_FN std::array<T, 1> operator()(int64_t n, int64_t o) const {
+  TESSERA_FN std::array<T, 1> operator()(int64_t n, int64_t c) const {
     const int64_t point = windows.point(n, t);
-    return {point < 0 ? T(0) : dy[n * C * m + o] * x[point * C + o / m]};
+    return {point < 0 ? T(0) : dy[(n * C + c) * m + r] * x[point * C + c]};
   }
 };
 
@@ -73,13 +73,16 @@ struct BiasTerm {
   TESSERA_FN std::array<T, 1> operator()(int64_t n, int64_t o) const { return {dy[n * O + o]}; }
 };
 
-// dweight(O,t) from by_tap(t,O).
+// dweight(C,m,taps) from sums(taps,m,C).
 template <class T>
 struct PutByKernel {
-  int64_t O, taps;
-  const T* by_tap;
+  int64_t C, m, taps;
+  const T* sums;
   GradTarget<T> dweight;
-  TESSERA_FN void operator()(int64_t i) const { dweight.put(i, by_tap[i % taps * O + i / taps]); }
+  TESSERA_FN void operator()(int64_t i) const {
+    const int64_t t = i % taps, o = i / taps;
+    dweight.put(i, sums[(t * m + o % m) * C + o / m]);
+  }
 };
 
 }  // namespace
@@ -108,12 +111,12 @@ Tensor depthwise_conv(const Tensor& x, const Tensor& weight, const Tensor& bias,
              if (const auto dx = gx.target<T>())
                rows(B * windows.points(), O * taps, DataGradient<T>{windows, C, m, weight.data<T>(), dy, dx});
              if (const auto dw = gw.target<T>()) {
-               Tensor by_tap({taps, O}, x.dtype());
+               Tensor by_tap({taps, m, C}, x.dtype());
                T* const sums = by_tap.mutable_data<T>();
-               for (int64_t t = 0; t < taps; ++t)
-                 column_sums<T, 1>(N, O, {sums + t * O}, {T(0)},
-                                   WeightTerm<T>{windows, C, m, t, x.data<T>(), dy});
-               elements(O * taps, PutByKernel<T>{O, taps, sums, dw});
+               for (int64_t i = 0; i < taps * m; ++i)
+                 column_sums<T, 1>(N, C, {sums + i * C}, {T(0)},
+                                   WeightTerm<T>{windows, C, m, i / m, i % m, x.data<T>(), dy});
+               elements(O * taps, PutByKernel<T>{C, m, taps, sums, dw});
              }
              if (const auto db = gb.target<T>())
                column_sums<T, 1>(N, O, {db.data}, {db.beta}, BiasTerm<T>{O, dy});
