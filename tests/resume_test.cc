@@ -10,6 +10,7 @@
 #include <sstream>
 #include <thread>
 
+#include "engine/io/safetensors.h"
 #include "tests/tiny_run.h"
 
 namespace tessera {
@@ -133,6 +134,40 @@ TEST_CASE("SGD over a part of an epoch, evaluated now and then: the same bits an
   INFO(resumed.err);
   REQUIRE(resumed.code == 0);
   CHECK(log_of(runs / "killed") == log);
+}
+
+TEST_CASE("killed between an epoch's line and its checkpoint, a run has that line once") {
+  if (no_program()) return;
+  const TinySet set;
+  const ScratchFolder runs;
+  const auto command = [&](const char* out) {
+    return train_command(set, runs / out, {"--set", "train.epochs=1", "--set", "model.moe.blocks=none"});
+  };
+  for (const char* out : {"whole", "killed"}) REQUIRE(run_program(command(out)).code == 0);
+  const auto log = log_of(runs / "whole");
+  CHECK(log.size() == 12 + 1);
+  // The last checkpoint before that line: the epoch's sums are still there.
+  const std::string last = runs / "killed/last.safetensors";
+  SafetensorsWriter writer;
+  const SafetensorsFile whole(last);
+  for (const TensorEntry& entry : whole.entries())
+    writer.add(entry.name, entry.dtype, entry.shape, whole.bytes(entry).data());
+  writer.metadata() = whole.metadata();
+  auto state = nlohmann::json::parse(whole.metadata().at("tessera.state"));
+  REQUIRE(state["epoch_loss"] == 0);
+  const auto& line = log.back();
+  state["epoch_loss"] = 12 * line["train_loss"].get<double>();
+  state["epoch_gradient_norm"] = 12 * line["grad_norm"].get<double>();
+  state["epoch_correct"] = std::lround(12 * 16 * line["train_accuracy"].get<double>());
+  writer.metadata()["tessera.state"] = state.dump();
+  writer.write(last);
+  const Finished resumed = run_program({"train", "--resume", runs / "killed", "--quiet"});
+  INFO(resumed.err);
+  REQUIRE(resumed.code == 0);
+  CHECK(log_of(runs / "killed").size() == log.size());
+  CHECK(log_of(runs / "killed").back()["step"] == line["step"]);
+  CHECK(log_of(runs / "killed").back()["train_loss"].get<double>() ==
+        doctest::Approx(line["train_loss"].get<double>()));
 }
 
 }  // namespace

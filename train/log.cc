@@ -10,14 +10,15 @@
 
 namespace tessera {
 
-RunLog::RunLog(const std::string& path, int64_t last_step) : path_(path) {
+RunLog::RunLog(const std::string& path, int64_t last_step, bool epoch_ends) : path_(path) {
   if (std::filesystem::exists(path)) {
     std::istringstream former(read_text(path, uint64_t{1} << 32));
     std::string kept;
     for (std::string line; std::getline(former, line);) {
       const auto json = nlohmann::json::parse(line, nullptr, false);
       if (!json.is_object() || !json.contains("step") || !json["step"].is_number_integer()) break;
-      if (json["step"].get<int64_t>() > last_step) break;
+      const int64_t step = json["step"].get<int64_t>();
+      if (step > last_step || (step == last_step && epoch_ends && json.value("kind", "") == "epoch")) break;
       kept += line + "\n";
     }
     write_file_atomically(path, kept);

@@ -9,9 +9,10 @@ namespace tessera {
 
 class RunLog {
  public:
-  // Opens `path` to append. Of a log that is there, lines of steps after `last_step` are dropped, as is a
-  // half-written last line: a resumed run writes them again.
-  RunLog(const std::string& path, int64_t last_step);
+  // Opens `path` to append. Of a log that is there, what a resumed run writes again is dropped: lines of
+  // steps after `last_step`, a half-written last line, and, where an epoch still has to end at that step, the
+  // line of that epoch.
+  RunLog(const std::string& path, int64_t last_step, bool epoch_ends);
   ~RunLog();
   RunLog(const RunLog&) = delete;
   RunLog& operator=(const RunLog&) = delete;

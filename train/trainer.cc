@@ -341,7 +341,7 @@ void Run::end_epoch() {
 RunResult Run::run() {
   const InterruptGuard interrupt;
   const int64_t per_epoch = loader_.steps_per_epoch();
-  log_ = std::make_unique<RunLog>(files_.log(), state_.step);
+  log_ = std::make_unique<RunLog>(files_.log(), state_.step, epoch_ends());
   progress_ = std::make_unique<ProgressLine>(last_step_, state_.step, show_);
   loader_.seek(state_.step / per_epoch, state_.step % per_epoch);
   int64_t own_steps = 0;
