@@ -2,38 +2,16 @@
 // layer as PyTorch computed it (tests/fixtures/make_router.py).
 #include <doctest/doctest.h>
 
-#include <cmath>
-#include <numeric>
 #include <set>
-#include <vector>
 
 #include "engine/io/safetensors.h"
 #include "engine/ops/elementary.h"
-#include "nn/moe/image_router.h"
 #include "nn/moe/token_router.h"
 #include "tests/places.h"
-#include "tests/worst.h"
+#include "tests/router_inputs.h"
 
 namespace tessera {
 namespace {
-
-constexpr int64_t kB = 5, kN = 7, kC = 6, kHidden = 9, kE = 4;
-
-Tensor normal(const Shape& shape, uint32_t site) {
-  Tensor x(shape, DType::f64);
-  const Draw draw{.seed = 3, .site = site};
-  for (int64_t i = 0; i < x.count(); ++i) x.mutable_data<double>()[i] = draw.normal(uint64_t(i));
-  return x;
-}
-
-double difference(const Tensor& a, const Tensor& b) {
-  REQUIRE(a.count() == b.count());
-  double most = 0;
-  for (int64_t i = 0; i < a.count(); ++i) most = worst(most, std::abs(a.at(i) - b.at(i)));
-  return most;
-}
-
-int32_t at(const Tensor& x, int64_t i, int64_t j) { return x.data<int32_t>()[i * x.size(1) + j]; }
 
 TEST_CASE("top_k gives every row its k largest, the largest first, and of equal ones the first") {
   const Tensor scores = normal({200, 5}, 0);
@@ -200,18 +178,6 @@ std::vector<double> expert(const Layer& l, int64_t e, const double* row) {
   return out;
 }
 
-std::vector<double> probabilities(const Tensor& router, const double* row) {
-  std::vector<double> p;
-  for (int64_t e = 0; e < kE; ++e) {
-    double s = 0;
-    for (int64_t c = 0; c < kC; ++c) s += router.at(e * kC + c) * row[c];
-    p.push_back(std::exp(s));
-  }
-  const double total = std::accumulate(p.begin(), p.end(), 0.0);
-  for (double& v : p) v /= total;
-  return p;
-}
-
 TEST_CASE("a routed layer in evaluation is an explicit loop over tokens and their experts") {
   for (const int64_t k : {1, 2, 4}) {
     CAPTURE(k);
@@ -372,6 +338,25 @@ TEST_CASE("a batch may be cut between groups and nowhere else") {
       "token router: samples 3 to 5 of a batch of 7 are no whole groups of model.moe.group = 2", Error);
 }
 
+TEST_CASE("a token's experts drop hidden units each by a draw of its own") {
+  ParameterStore store(DType::f64);
+  const Experts experts(Scope(store), 2, kC, 50, WeightInit::xavier, ExpertInit::alike, 0.5);
+  store.allocate(1);
+  const Tensor x = normal({kB, kN, kC}, 1), zeros = Tensor::zeros(x.shape(), DType::f64);
+  // Through both, the second one's output taken off again: what is left is the difference of the draws.
+  std::vector<int32_t> both;
+  std::vector<double> gates;
+  for (int64_t i = 0; i < kB * kN; ++i) {
+    both.insert(both.end(), {int32_t(i % 2), int32_t(1 - i % 2)});
+    gates.insert(gates.end(), {1, -1});
+  }
+  Routing routing = place(Tensor::of({kB * kN, 2}, both), 2);
+  routing.gates = Tensor::of({kB * kN, 2}, gates);
+  CHECK(difference(through_experts(experts, x, routing, {zeros}, Pass{}), zeros) <= 1e-14);
+  const Tensor left = through_experts(experts, x, routing, {zeros}, Pass{.training = true, .batch = kB});
+  for (int64_t i = 0; i < kB * kN; ++i) CHECK(std::abs(left.at(i * kC)) > 1e-6);
+}
+
 TEST_CASE("noise changes with the step and not at all in evaluation") {
   const Layer l({.k = 1, .noise = 1, .group = kB});
   const Tensor x = normal({kB, kN, kC}, 1);
@@ -382,104 +367,6 @@ TEST_CASE("noise changes with the step and not at all in evaluation") {
   CHECK(difference(l.layer->forward(x, {x}, pass), first) > 1e-3);
   CHECK(difference(l.layer->forward(x, {x}, Pass{.step = 1}), l.layer->forward(x, {x}, Pass{.step = 2})) ==
         0);
-}
-
-// ---- images
-
-struct Images {
-  ParameterStore store{DType::f64};
-  std::unique_ptr<ImageRouter> router;
-  explicit Images(const RouterOptions& options, std::vector<int32_t> superclass = {}) {
-    router = std::make_unique<ImageRouter>(Scope(store) / "router", kE, kC, WeightInit::xavier, options,
-                                           std::move(superclass));
-    store.allocate(1);
-  }
-  const double* weight() const { return store.find("router.weight")->value.data<double>(); }
-};
-
-TEST_CASE("all tokens of an image go to the experts of its largest gates") {
-  const Images images({.k = 2});
-  const Tensor x = normal({kB, kC}, 1);
-  const Routing r = images.router->route(x, kN, Pass{});
-  for (int64_t b = 0; b < kB; ++b) {
-    const auto p = probabilities(images.store.find("router.weight")->value, x.data<double>() + b * kC);
-    const Tensor order = top_k(Tensor::of({1, kE}, p), 2);
-    for (int64_t n = 0; n < kN; ++n)
-      for (int64_t j = 0; j < 2; ++j) {
-        const int64_t e = at(order, 0, j), slot = at(r.slots, b * kN + n, j);
-        CHECK(slot >= r.offsets[size_t(e)]);
-        CHECK(slot < r.offsets[size_t(e) + 1]);
-        CHECK(r.gates.at((b * kN + n) * 2 + j) == doctest::Approx(p[size_t(e)]));
-      }
-  }
-  const Images renormalised({.k = 2, .renormalize = true});
-  const Routing q = renormalised.router->route(x, kN, Pass{});
-  for (int64_t i = 0; i < kB * kN; ++i) {
-    CHECK(q.gates.at(2 * i) + q.gates.at(2 * i + 1) == doctest::Approx(1));
-    CHECK(q.gates.at(2 * i) / q.gates.at(2 * i + 1) ==
-          doctest::Approx(r.gates.at(2 * i) / r.gates.at(2 * i + 1)));
-  }
-}
-
-TEST_CASE("a router is taught by cross-entropy to super-classes, of hard and of soft targets") {
-  const std::vector<int32_t> superclass{0, 1, 1, 3, 2, 0};
-  const Images images({.k = 1, .superclass_loss = 0.3}, superclass);
-  const Tensor x = normal({3, kC}, 1);
-  const auto loss_of = [&](const Tensor& targets) {
-    PassReport report;
-    images.router->route(x, 1, Pass{.training = true, .targets = targets, .report = &report});
-    REQUIRE(report.losses.size() == 1);
-    return report.losses[0].item();
-  };
-  std::vector<std::vector<double>> p;
-  for (int64_t b = 0; b < 3; ++b)
-    p.push_back(probabilities(images.store.find("router.weight")->value, x.data<double>() + b * kC));
-  const double hard = -(std::log(p[0][1]) + std::log(p[1][0]) + std::log(p[2][3])) / 3;
-  CHECK(loss_of(Tensor::of({3}, std::vector<int32_t>{2, 5, 3})) == doctest::Approx(0.3 * hard));
-  // Image 0 is 0.2 class 1, 0.5 class 2 and 0.3 class 4: 0.7 of group 1, 0.3 of group 2.
-  const Tensor soft =
-      Tensor::of({3, 6}, std::vector<double>{0, 0.2, 0.5, 0, 0.3, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0});
-  const double mixed =
-      -(0.7 * std::log(p[0][1]) + 0.3 * std::log(p[0][2]) + std::log(p[1][0]) + std::log(p[2][3])) / 3;
-  CHECK(loss_of(soft) == doctest::Approx(0.3 * mixed));
-}
-
-TEST_CASE("images go through the truth's expert in training where that is asked for") {
-  const std::vector<int32_t> superclass{2, 3};
-  for (const int64_t k : {1, 2})
-    for (const bool truth : {false, true}) {
-      const Images images({.k = k, .routes = truth ? TrainingRoutes::truth : TrainingRoutes::predicted},
-                          superclass);
-      const Tensor x = normal({kB, kC}, 1);
-      Pass pass{.training = true, .targets = Tensor::of({kB}, std::vector<int32_t>{0, 1, 0, 1, 0})};
-      const Routing taught = images.router->route(x, 1, pass), own = images.router->route(x, 1, Pass{});
-      int through_truth = 0;
-      for (int64_t b = 0; b < kB; ++b) {
-        const auto p = probabilities(images.store.find("router.weight")->value, x.data<double>() + b * kC);
-        const int64_t e = superclass[size_t(b % 2)];
-        const int32_t slot = at(taught.slots, b, 0);
-        through_truth += slot >= taught.offsets[size_t(e)] && slot < taught.offsets[size_t(e) + 1];
-        if (truth) CHECK(taught.gates.at(b * k) == doctest::Approx(p[size_t(e)]));
-      }
-      if (truth)
-        CHECK(through_truth == kB);
-      else
-        CHECK(difference(taught.gates, own.gates) == 0);
-    }
-}
-
-TEST_CASE("the end-to-end image router is kept even over the images of a group") {
-  const Images images({.k = 1, .importance = 1, .load = 1, .group = 2});
-  const Tensor x = normal({4, kC}, 1);
-  const auto losses = [&](int64_t first, int64_t last) {
-    PassReport report;
-    Pass pass{.training = true, .first_sample = first, .batch = 4, .report = &report};
-    images.router->route(slice(x, 0, first, last), kN, pass);
-    REQUIRE(report.losses.size() == 1);
-    return report.losses[0].item();
-  };
-  CHECK(losses(0, 4) > 0);
-  CHECK((losses(0, 2) + losses(2, 4)) / 2 == doctest::Approx(losses(0, 4)).epsilon(1e-12));
 }
 
 }  // namespace

@@ -31,7 +31,8 @@ struct Experts {
   }
 
   // x(R,C), rows of B samples of N rows in the experts' order: offsets[e] to offsets[e+1] belong to expert e.
-  // `order` brings a tensor of all B N rows into that order.
+  // A row that goes through k experts counts k times. `order` brings a tensor of all B N rows into that
+  // order.
   template <class Order>
   Tensor forward(const Tensor& x, std::span<const int64_t> offsets, int64_t B, int64_t N, const Pass& pass,
                  Order order) const {

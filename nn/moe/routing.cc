@@ -80,9 +80,10 @@ Routing place(const Tensor& chosen, int64_t E, const Capacity& capacity) {
 Tensor through_experts(const Experts& experts, const Tensor& x, const Routing& routing,
                        const Residual& residual, const Pass& pass) {
   const int64_t B = x.size(0), N = x.size(1), C = x.size(2), R = routing.offsets.back();
+  const int64_t k = routing.slots.size(1);
   const Tensor rows = dispatch_rows(x.reshape({B * N, C}), routing.slots, R);
-  const Tensor out = experts.forward(rows, routing.offsets, B, N, pass, [&](const Tensor& mask) {
-    return dispatch_rows(mask, routing.slots, R);
+  const Tensor out = experts.forward(rows, routing.offsets, B, N * k, pass, [&](const Tensor& mask) {
+    return dispatch_rows(mask, routing.slots.reshape({B * N * k, 1}), R);  // each expert's draw is its own
   });
   return combine_gated(out, routing.gates, routing.slots, residual.x, residual.scale);
 }

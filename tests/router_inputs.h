@@ -1,0 +1,47 @@
+// What the tests of routers share: their sizes, random inputs, and the gates by hand.
+#pragma once
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <numeric>
+#include <vector>
+
+#include "engine/base/rng.h"
+#include "engine/tensor/tensor.h"
+#include "tests/worst.h"
+
+namespace tessera {
+
+constexpr int64_t kB = 5, kN = 7, kC = 6, kHidden = 9, kE = 4;
+
+inline Tensor normal(const Shape& shape, uint32_t site) {
+  Tensor x(shape, DType::f64);
+  const Draw draw{.seed = 3, .site = site};
+  for (int64_t i = 0; i < x.count(); ++i) x.mutable_data<double>()[i] = draw.normal(uint64_t(i));
+  return x;
+}
+
+inline double difference(const Tensor& a, const Tensor& b) {
+  REQUIRE(a.count() == b.count());
+  double most = 0;
+  for (int64_t i = 0; i < a.count(); ++i) most = worst(most, std::abs(a.at(i) - b.at(i)));
+  return most;
+}
+
+inline int32_t at(const Tensor& x, int64_t i, int64_t j) { return x.data<int32_t>()[i * x.size(1) + j]; }
+
+// softmax(W row).
+inline std::vector<double> probabilities(const Tensor& router, const double* row) {
+  std::vector<double> p;
+  for (int64_t e = 0; e < kE; ++e) {
+    double s = 0;
+    for (int64_t c = 0; c < kC; ++c) s += router.at(e * kC + c) * row[c];
+    p.push_back(std::exp(s));
+  }
+  const double total = std::accumulate(p.begin(), p.end(), 0.0);
+  for (double& v : p) v /= total;
+  return p;
+}
+
+}  // namespace tessera
