@@ -72,6 +72,13 @@ std::vector<float> adapt_channels(std::span<const float> from, const Shape& shap
   return to;
 }
 
+bool is_router(const std::string& name) { return name.ends_with("router.weight"); }
+
+// Whether it is a weight of experts, which a dense model has once, under dense_name().
+bool is_of_experts(const std::string& name) {
+  return name.find(".moe.") != std::string::npos && !is_router(name);
+}
+
 struct Change {
   std::vector<float> values;  // none: the parameter keeps its own
   std::string line;
@@ -137,9 +144,14 @@ std::vector<std::string> start_from(Model& model, const SafetensorsFile& file) {
   int64_t upcycled = 0;
   const int64_t grid = model.config().image_size / model.config().patch;
   for (const auto& p : model.parameters().parameters()) {
-    const std::string name = p.experts > 1 ? dense_name(p.name) : p.name;
     const Shape& own = p.value.shape();
-    const Shape wanted = p.experts > 1 ? Shape(own.begin() + 1, own.end()) : own;
+    if (is_router(p.name)) {
+      changes.push_back(text(p.name, ": ", own, ", which no dense model has: drawn anew"));
+      continue;
+    }
+    const int64_t experts = is_of_experts(p.name) ? own[0] : 1;
+    const std::string name = experts > 1 ? dense_name(p.name) : p.name;
+    const Shape wanted = experts > 1 ? Shape(own.begin() + 1, own.end()) : own;
     const auto found = names.find(name);
     if (found == names.end()) {
       problems += text("\n  missing: ", name, wanted);
@@ -151,8 +163,8 @@ std::vector<std::string> start_from(Model& model, const SafetensorsFile& file) {
     std::vector<float> values(size_t(entry.count()));
     file.read_f32(entry, values);
     if (shape == wanted) {
-      copies.push_back({p.value, std::move(values), p.experts});
-      upcycled += p.experts > 1;
+      copies.push_back({p.value, std::move(values), experts});
+      upcycled += experts > 1;
     } else if (auto change = adapt(name, values, shape, wanted, grid * grid)) {
       changes.push_back(change->line);
       if (!change->values.empty()) copies.push_back({p.value, std::move(change->values), 1});

@@ -6,6 +6,7 @@
 
 #include "models/adapt.h"
 #include "models/fuse.h"
+#include "models/registry.h"
 #include "models/vit.h"
 #include "tests/scratch_folder.h"
 
@@ -71,6 +72,34 @@ TEST_CASE("a mixture that starts from a dense model is that model, in every expe
   const float* fc1 = values(mixture, "blocks.1.moe.fc1.weight");
   const float* source = values(dense.model, "blocks.1.mlp.fc1.weight");
   for (int64_t e = 0; e < 4; ++e) CHECK(std::equal(source, source + 8 * 16, fc1 + e * 8 * 16));
+}
+
+TEST_CASE("routed mixtures take the dense FFNs into their experts, and keep fresh routers") {
+  const Saved dense;
+  ModelConfig token = config_of("1"), image = config_of("final-1");
+  token.moe.router = MoeRouter::token;
+  image.architecture = "mobile_vmoe";
+  image.moe.router = MoeRouter::image;
+  image.moe.routing.renormalize = true;  // a gate of 1: whatever the router says, the dense model
+  for (const ModelConfig& config : {token, image}) {
+    CAPTURE(config.architecture);
+    const auto mixture = make_model(config, 1), fresh = make_model(config, 1);
+    const auto changes = start_from(*mixture, dense.file());
+    const std::string router = config.architecture == "vit" ? "blocks.1.moe.router.weight" : "router.weight";
+    REQUIRE(changes.size() == 2);
+    CHECK(changes[0] == router + ": (4,8), which no dense model has: drawn anew");
+    CHECK(changes[1] == "FFNs: copied into the 4 experts of blocks " + config.moe.blocks);
+    CHECK(equal_values(*mixture, *fresh, router));
+    for (const char* name : {"fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"}) {
+      const auto* source = dense.model.parameters().find(std::string("blocks.1.mlp.") + name);
+      const float *from = source->value.data<float>(),
+                  *to = values(*mixture, std::string("blocks.1.moe.") + name);
+      for (int64_t e = 0, n = source->value.count(); e < 4; ++e)
+        CHECK(std::equal(from, from + n, to + e * n));
+    }
+    if (config.architecture == "mobile_vmoe")
+      CHECK(output_difference(dense.model, *mixture, random_images(config)) < 1e-6);
+  }
 }
 
 TEST_CASE("other classes draw the head anew, and only it") {
