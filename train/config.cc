@@ -1,6 +1,7 @@
 #include "train/config.h"
 
 #include <toml++/toml.h>
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -40,8 +41,14 @@ void flatten(const toml::table& table, const std::string& prefix, const std::str
   }
 }
 
-// A registered model first, so that its other keys override it.
+bool sets(const std::vector<Setting>& settings, const char* key) {
+  return std::ranges::any_of(settings, [&](const Setting& setting) { return setting.key == key; });
+}
+
+// A registered model first, so that its other keys override it. A list of groups is what a source of
+// super-classes gave for so many experts: settings that name another source or number have it found anew.
 void apply_all(RunConfig& config, const std::vector<Setting>& settings) {
+  const MoeConfig former = config.model.moe;
   for (const bool model_name : {true, false})
     for (const Setting& setting : settings) {
       if ((setting.key == "model.name") != model_name) continue;
@@ -59,6 +66,10 @@ void apply_all(RunConfig& config, const std::vector<Setting>& settings) {
         fail(Exit::usage, setting.place, error.what());
       }
     }
+  MoeConfig& moe = config.model.moe;
+  const bool found_anew = moe.superclasses != former.superclasses ||
+                          (moe.superclasses != "none" && moe.experts != former.experts);
+  if (found_anew && !sets(settings, "model.moe.groups")) moe.groups.clear();
 }
 
 }  // namespace
