@@ -5,6 +5,7 @@
 #include "cli/model_file.h"
 #include "cli/output.h"
 #include "cuda/devices.h"
+#include "engine/io/printable.h"
 #include "train/evaluate.h"
 
 namespace tessera::cli {
@@ -39,7 +40,7 @@ void print(const EvalOptions& o, const ModelFile& file, const Dataset& data, con
   std::cout << '\n';
   Table classes("lr");
   for (size_t k = 0; k < e.class_accuracy.size(); ++k)
-    classes.add({data.class_names[k], percent(e.class_accuracy[k])});
+    classes.add({harmless(data.class_names[k]), percent(e.class_accuracy[k])});
   classes.print();
 }
 

@@ -8,6 +8,7 @@
 #include "cli/model_file.h"
 #include "cli/output.h"
 #include "data/resize.h"
+#include "engine/io/printable.h"
 #include "train/replicas.h"
 
 namespace tessera::cli {
@@ -77,9 +78,10 @@ class Predictor {
     }
     for (const auto& [key, value] : what.items())
       std::cout << (value.is_string() ? value.get<std::string>() : key + " " + value.dump());
-    std::cout << (label.empty() ? "" : ", labelled " + label) << '\n';
+    std::cout << (label.empty() ? "" : ", labelled " + harmless(label)) << '\n';
     Table table("lrl");
-    for (const Guess& guess : top) table.add({"", percent(guess.probability), file_.class_name(guess.index)});
+    for (const Guess& guess : top)
+      table.add({"", percent(guess.probability), harmless(file_.class_name(guess.index))});
     table.print();
   }
 

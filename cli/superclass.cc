@@ -7,6 +7,7 @@
 #include "cli/model_file.h"
 #include "cli/output.h"
 #include "engine/io/atomic_file.h"
+#include "engine/io/printable.h"
 #include "train/checkpoint.h"
 #include "train/superclass.h"
 
@@ -34,7 +35,7 @@ void print(const Superclasses& superclass, const Dataset& data, const Graph& gra
     int64_t count = 0;
     for (size_t k = 0; k < superclass.size(); ++k)
       if (superclass[k] == g) {
-        names += (names.empty() ? "" : ", ") + data.class_names[k];
+        names += (names.empty() ? "" : ", ") + harmless(data.class_names[k]);
         ++count;
       }
     table.add({grouped(g + 1), grouped(count), names});

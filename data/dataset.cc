@@ -3,13 +3,13 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
-#include <sstream>
 
 #include "data/cifar.h"
 #include "data/hdf5.h"
 #include "data/idx.h"
 #include "data/image_folder.h"
 #include "data/image_set.h"
+#include "data/names.h"
 #include "data/npy.h"
 #include "data/point_clouds.h"
 #include "engine/base/check.h"
@@ -100,20 +100,8 @@ Dataset load_mnist(const fs::path& images_file, const fs::path& labels_file, std
   return set;
 }
 
-// One name a line.
-std::vector<std::string> read_names(const fs::path& file) {
-  std::vector<std::string> names;
-  const std::vector<uint8_t> bytes = read_file(file, 1 << 20);
-  std::istringstream lines(std::string(bytes.begin(), bytes.end()));
-  for (std::string line; std::getline(lines, line);) {
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    if (!line.empty()) names.push_back(line);
-  }
-  return names;
-}
-
-// Those, or the numbers from 0 where the file is not there.
-std::vector<std::string> read_names(const fs::path& file, size_t expected) {
+// The file's names, or the numbers from 0 where it is not there.
+std::vector<std::string> names_or_numbers(const fs::path& file, size_t expected) {
   std::vector<std::string> names;
   if (!there(file)) {
     for (size_t i = 0; i < expected; ++i) names.push_back(std::to_string(i));
@@ -192,7 +180,7 @@ std::vector<fs::path> hdf5_files(const fs::path& folder, const std::string& word
 Dataset load_modelnet40(const std::vector<fs::path>& files, const fs::path& names) {
   Dataset set;
   set.name = "modelnet40";
-  set.class_names = read_names(names, 40);
+  set.class_names = names_or_numbers(names, 40);
   std::vector<float> points;
   Shape shape;
   for (const fs::path& file : files) {
@@ -242,8 +230,8 @@ Dataset load_dataset(const fs::path& folder, Split split, std::string_view name)
   const fs::path cifar100 = folder / (train ? "train.bin" : "test.bin");
   if (there(cifar100)) {
     Dataset set = load_cifar({cifar100}, "cifar100");
-    set.class_names = read_names(folder / "fine_label_names.txt", 100);
-    set.coarse_names = read_names(folder / "coarse_label_names.txt", 20);
+    set.class_names = names_or_numbers(folder / "fine_label_names.txt", 100);
+    set.coarse_names = names_or_numbers(folder / "coarse_label_names.txt", 20);
     return set;
   }
   if (is_tiny_imagenet(folder)) return load_files(list_tiny_imagenet(folder, train), "tiny-imagenet");

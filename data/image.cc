@@ -38,7 +38,7 @@ Image decode_image(Bytes bytes, std::string_view what, int64_t max_pixels, const
 
 Image load_image(const std::filesystem::path& file) { return decode_image(read_file(file), file.string()); }
 
-Image to_channels(const Image& image, int64_t channels) {
+Image to_channels(Image image, int64_t channels) {
   TESSERA_CHECK_AS(Exit::usage, channels == 1 || channels == 3, "to_channels: ", channels,
                    " channels, expected 1 or 3");
   if (channels == image.channels) return image;

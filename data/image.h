@@ -42,6 +42,6 @@ Image load_image(const std::filesystem::path& file);
 std::vector<uint8_t> encode_png(const Image& image);
 
 // To 1 channel by the luma of ITU-R BT.601, to 3 by repetition. Error(Exit::usage) for other counts.
-Image to_channels(const Image& image, int64_t channels);
+Image to_channels(Image image, int64_t channels);
 
 }  // namespace tessera

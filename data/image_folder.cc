@@ -6,6 +6,7 @@
 #include <map>
 #include <sstream>
 
+#include "data/names.h"
 #include "engine/base/check.h"
 #include "engine/io/printable.h"
 
@@ -14,7 +15,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uint64_t kListBytesMax = uint64_t{64} << 20;
 constexpr size_t kNamesShown = 3;
 
 bool is_image_name(const std::string& name) {
@@ -85,17 +85,6 @@ void take_in_turn(const std::vector<std::vector<std::string>>& by_class, ImageFi
                    ": no images; expected a folder for each class with PNG or JPEG files in it");
 }
 
-std::istringstream lines_of(const fs::path& file) {
-  const std::vector<uint8_t> bytes = read_file(file, kListBytesMax);
-  return std::istringstream(std::string(bytes.begin(), bytes.end()));
-}
-
-bool take_line(std::istringstream& lines, std::string& line) {
-  if (!std::getline(lines, line)) return false;
-  if (!line.empty() && line.back() == '\r') line.pop_back();
-  return true;
-}
-
 // Class name -> number.
 std::map<std::string, size_t> numbered(const std::vector<std::string>& names) {
   std::map<std::string, size_t> numbers;
@@ -108,6 +97,9 @@ std::map<std::string, size_t> numbered(const std::vector<std::string>& names) {
 ImageFiles list_image_folder(const fs::path& folder, const fs::path& classes_from) {
   ImageFiles found{.folder = folder};
   found.class_names = list(classes_from).folders;
+  for (const std::string& name : found.class_names)
+    TESSERA_CHECK_AS(Exit::data, is_utf8(name), classes_from.string(), ": the folder ", printable(name, 80),
+                     " has a name that is no UTF-8; rename it, since it is the name of a class");
   const auto numbers = numbered(found.class_names);
   LeftOut odd_files, odd_folders, empty;
   std::vector<std::vector<std::string>> by_class(numbers.size());
@@ -136,9 +128,7 @@ bool is_tiny_imagenet(const fs::path& folder) {
 
 ImageFiles list_tiny_imagenet(const fs::path& folder, bool train) {
   ImageFiles found{.folder = folder / (train ? "train" : "val")};
-  std::istringstream classes = lines_of(folder / "wnids.txt");
-  for (std::string line; take_line(classes, line);)
-    if (!line.empty()) found.class_names.push_back(line);
+  found.class_names = read_names(folder / "wnids.txt");
   std::sort(found.class_names.begin(), found.class_names.end());
   const auto numbers = numbered(found.class_names);
   TESSERA_CHECK_AS(Exit::data, numbers.size() == found.class_names.size(), (folder / "wnids.txt").string(),
@@ -154,11 +144,7 @@ ImageFiles list_tiny_imagenet(const fs::path& folder, bool train) {
       by_class[k] = images_in(found.folder, name + "/images/", odd_files, odd_folders);
   } else {
     const fs::path annotations = found.folder / "val_annotations.txt";
-    std::istringstream rows = lines_of(annotations);
-    int64_t row = 0;
-    for (std::string line; take_line(rows, line);) {
-      ++row;
-      if (line.empty()) continue;
+    each_line(annotations, [&](const std::string& line, int64_t row) {
       std::istringstream cells(line);
       std::string file, name;
       const bool good = std::getline(cells, file, '\t') && std::getline(cells, name, '\t');
@@ -169,7 +155,7 @@ ImageFiles list_tiny_imagenet(const fs::path& folder, bool train) {
       TESSERA_CHECK_AS(Exit::data, fs::path(file).filename() == file && is_image_name(file),
                        annotations.string(), ":", row, ": ", printable(file, 80), " is no name of an image");
       by_class[number->second].push_back("images/" + file);
-    }
+    });
   }
   take_in_turn(by_class, found);
   odd_files.note(found.notes, found.folder, "files that are no images by their names");

@@ -13,7 +13,7 @@
 
 #include "models/vit.h"
 #include "models/weights.h"
-#include "tests/data_files.h"
+#include "tests/image_files.h"
 #include "tests/process.h"
 
 namespace tessera::testing {
@@ -222,6 +222,33 @@ TEST_CASE("train, evaluate, fuse, predict and look at it") {
   const Finished again = place.run(place.train("run"));
   CHECK(again.code == 2);
   CHECK(contains(again.err, "--resume"));
+}
+
+TEST_CASE("class names reach the terminal without control characters") {
+  if (no_program()) return;
+  const TempFolder folder;
+  const auto path = [&](const char* name) { return (folder.path() / name).string(); };
+  for (const char* split : {"train", "val"})
+    for (const char* name : {"a\x1b[31m", "b\xc2\x9b"})
+      folder.write(std::string("data/") + split + "/" + name + "/1.png",
+                   png_of(8, 8, PNG_FORMAT_RGB, ByteVector(3 * 8 * 8, 99).data()));
+  const Finished trained =
+      run_program({"train", "--data", path("data"), "--out", path("run"), "--quiet", "--batch", "2",
+                   "--epochs", "1", "--model", "vit_small_image_32", "--set", "model.image_size=8",
+                   "model.classes=2", "model.depth=1", "model.dim=12"});
+  INFO(trained.err);
+  REQUIRE(trained.code == 0);
+  for (const Words& words :
+       {Words{"eval", path("run"), "--per-class"}, Words{"predict", path("run"), "--index", "0"},
+        Words{"superclass", path("run"), "--split", "test", "--experts", "2", "-o", path("groups.toml")}}) {
+    const Finished shown = run_program(words);
+    INFO(shown.err);
+    CHECK(shown.code == 0);
+    CHECK(contains(shown.out, "a?[31m"));
+    CHECK(contains(shown.out, "b?"));
+    CHECK_FALSE(contains(shown.out, "\x1b"));
+    CHECK_FALSE(contains(shown.out, "\xc2\x9b"));
+  }
 }
 
 TEST_CASE("bad files and folders") {

@@ -97,6 +97,14 @@ TEST_CASE("folder: nothing there") {
   check_refused("train", "no images", [&] { load_dataset(folder.path(), Split::train); });
 }
 
+TEST_CASE("folder: a class whose name is no UTF-8 is refused, and printed without its bytes") {
+  const TempFolder folder;
+  folder.write("train/a/1.png", plain_png(1));
+  folder.write("train/b\xe9/1.png", plain_png(2));
+  check_refused((folder.path() / "train").string(), "the folder 'b?' has a name that is no UTF-8",
+                [&] { load_dataset(folder.path(), Split::train); });
+}
+
 TEST_CASE("folder: a file that cannot be read stops at its batch, and is named") {
   const TempFolder folder;
   for (int i = 0; i < 8; ++i) folder.write(text("train/a/", i, ".png"), plain_png(uint8_t(i)));
@@ -200,6 +208,8 @@ TEST_CASE("tiny-imagenet: as it is distributed") {
   bad(":1: '../../secret.JPEG'", "../../secret.JPEG\tn01\t0\n");
   bad(":1: 'val_0'", "val_0\tn01\t0\n");
   write("val/val_annotations.txt", good);
+  write("wnids.txt", "n01\nn02\nn0\xff\n");
+  check_refused("wnids.txt:3", "no UTF-8", [&] { load_dataset(folder.path(), Split::test); });
   write("wnids.txt", "n01\nn02\nn01\n");
   check_refused("wnids.txt", "twice", [&] { load_dataset(folder.path(), Split::test); });
 }

@@ -202,4 +202,7 @@ TEST_CASE("to_channels: luma and repetition") {
   const Image grey{1, 1, 2, {5, 6}};
   CHECK(to_channels(grey, 3).pixels == ByteVector{5, 6, 5, 6, 5, 6});
   CHECK_THROWS_AS(to_channels(grey, 4), Error);
+  Image same = colour;  // where there is nothing to do, nothing is copied
+  const uint8_t* const before = same.pixels.data();
+  CHECK(to_channels(std::move(same), 3).pixels.data() == before);
 }

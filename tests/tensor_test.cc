@@ -261,6 +261,11 @@ TEST_CASE("tensors outside a step, and those that outlive it, stay good") {
   }();
   CHECK(copy.at(3) == 2);
   CHECK(outside.at(999) == 5);
+  {  // after a copy that fails, too
+    const Arena::Step step(arena, 2);
+    CHECK_THROWS_AS(outside.to(Device{Device::Kind::cuda, 1 << 20}), Error);
+    CHECK(Arena::current() == &arena);
+  }
   CHECK(message_of([&] { arena.release(nullptr); }) ==
         "arena: a block was released twice or belongs to another arena");
 }

@@ -12,6 +12,7 @@
 #include "engine/base/nearest_name.h"
 #include "engine/base/rng.h"
 #include "engine/io/atomic_file.h"
+#include "engine/io/printable.h"
 #include "nn/moe/random_partition.h"
 
 namespace tessera {
@@ -43,13 +44,13 @@ Superclasses coarse_superclasses(const Dataset& data, int64_t groups) {
   for (size_t i = 0; i < data.labels.size(); ++i) {
     int32_t& own = superclass[size_t(data.labels[i])];
     TESSERA_CHECK_AS(Exit::data, own < 0 || own == data.coarse_labels[i], data.name, ": the class ",
-                     data.class_names[size_t(data.labels[i])], " is in two super-classes, ", own, " and ",
-                     data.coarse_labels[i]);
+                     printable(data.class_names[size_t(data.labels[i])]), " is in two super-classes, ", own,
+                     " and ", data.coarse_labels[i]);
     own = data.coarse_labels[i];
   }
   const auto missing = std::find(superclass.begin(), superclass.end(), -1);
   TESSERA_CHECK_AS(Exit::data, missing == superclass.end(), data.name, ": no image of the class ",
-                   data.class_names[size_t(missing - superclass.begin())]);
+                   printable(data.class_names[size_t(missing - superclass.begin())]));
   return superclass;
 }
 
@@ -152,17 +153,17 @@ Superclasses superclasses_from_toml(const std::string& source, const std::string
       const auto name = node.value<std::string>();
       TESSERA_CHECK_AS(Exit::usage, name, file_name, ": group ", g + 1, ": a class that is no string");
       const auto found = std::find(class_names.begin(), class_names.end(), *name);
-      TESSERA_CHECK_AS(Exit::usage, found != class_names.end(), file_name, ": the class '", *name,
-                       "' is not known; did you mean '", nearest_name(*name, class_names), "'?");
+      TESSERA_CHECK_AS(Exit::usage, found != class_names.end(), file_name, ": the class ", printable(*name),
+                       " is not known; did you mean ", printable(nearest_name(*name, class_names)), "?");
       int32_t& own = superclass[size_t(found - class_names.begin())];
-      TESSERA_CHECK_AS(Exit::usage, own < 0, file_name, ": the class '", *name, "' is in the groups ",
-                       own + 1, " and ", g + 1);
+      TESSERA_CHECK_AS(Exit::usage, own < 0, file_name, ": the class ", printable(*name),
+                       " is in the groups ", own + 1, " and ", g + 1);
       own = int32_t(g);
     }
   }
   for (size_t k = 0; k < superclass.size(); ++k)
-    TESSERA_CHECK_AS(Exit::usage, superclass[k] >= 0, file_name, ": the class '", class_names[k],
-                     "' is in no group");
+    TESSERA_CHECK_AS(Exit::usage, superclass[k] >= 0, file_name, ": the class ", printable(class_names[k]),
+                     " is in no group");
   return superclass;
 }
 

@@ -155,11 +155,26 @@ Tensor Tensor::detach() const {
   return constant;
 }
 
+namespace {
+
+// RAII: new tensors come from the heap.
+class OnHeap {
+ public:
+  OnHeap() : arena_(std::exchange(Arena::current(), nullptr)) {}
+  ~OnHeap() { Arena::current() = arena_; }
+  OnHeap(const OnHeap&) = delete;
+  OnHeap& operator=(const OnHeap&) = delete;
+
+ private:
+  Arena* arena_;
+};
+
+}  // namespace
+
 // A copy on the current device's heap.
 Tensor Tensor::copied(const detail::Memory& memory) const {
-  Arena* const arena = std::exchange(Arena::current(), nullptr);
+  const OnHeap heap;
   Tensor copy(shape_, dtype_);
-  Arena::current() = arena;
   copy_memory(copy.storage_->memory->data(), copy.device(), memory.data(), memory.device(),
               size_t(count() * bytes(dtype_)));
   return copy;
