@@ -42,14 +42,12 @@ Tensor LayerScaleBlock<A>::forward(const Tensor& input, const Tensor& seen, cons
 }
 
 Cait::Cait(const ModelConfig& config, std::optional<uint64_t> seed, DType dtype) : Model(config, dtype) {
-  const int64_t D = config.dim, P = config.patch, C = config.channels, grid = config.image_size / P;
-  const bool small_image = config.init == WeightInit::xavier;  // that code base draws tokens from N(0,1)
-  const Init token = small_image ? Init::normal(1) : Init::trunc_normal(0.02);
-  const Scope scope(parameters()), proj = scope / "patch_embed" / "proj";
+  const int64_t D = config.dim, grid = config.image_size / config.patch;
+  const Init token = token_init(config.init);
+  const Scope scope(parameters());
   cls_token_ = (scope / "cls_token").weight({1, 1, D}, token, false);
   pos_embed_ = (scope / "pos_embed").weight({1, grid * grid, D}, token, false);
-  patch_weight_ = (proj / "weight").weight({D, C, P, P}, linear_init(config.init, C * P * P, D));
-  patch_bias_ = (proj / "bias").bias({D});
+  patch_embed_ = std::make_unique<PatchEmbed>(scope / "patch_embed", config);
   for (int64_t id = 0; id < config.depth; ++id)
     blocks_.emplace_back(scope / "blocks" / std::to_string(id), config, id, first_gamma(config, id),
                          drop_path_rate(config, id));
@@ -63,10 +61,8 @@ Cait::Cait(const ModelConfig& config, std::optional<uint64_t> seed, DType dtype)
 
 Tensor Cait::forward(const Tensor& images, const Pass& pass) const {
   check_images(images);
-  const int64_t B = images.size(0), D = config().dim, P = config().patch;
-  const Tensor weight = patch_weight_.reshape({D, config().channels * P * P});
-  Tensor x = linear(patches(images, P), weight, patch_bias_);
-  x = add(pass.show("patch_embed", x), pos_embed_);
+  const int64_t B = images.size(0), D = config().dim;
+  Tensor x = add(patch_embed_->forward(images, pass), pos_embed_);
   for (const auto& block : blocks_) x = block.forward(x, x, pass);
   Tensor token = add(Tensor::zeros({B, 1, D}, x.dtype()), cls_token_);
   for (const auto& block : class_blocks_) token = block.forward(token, concat({token, x}, 1), pass);
@@ -75,11 +71,11 @@ Tensor Cait::forward(const Tensor& images, const Pass& pass) const {
 
 ModelCost cait_cost(const ModelConfig& c) {
   const int64_t grid = c.image_size / c.patch, N = grid * grid, d = c.dim, H = c.heads, a = H * c.head_size();
-  const int64_t patch = c.channels * c.patch * c.patch, K = c.classes;
+  const int64_t K = c.classes;
   const ModelCost around{.parameters = 2 * (2 * d) + 2 * d};  // norms and LayerScale
   const int64_t projections = 4 * d * a + d + (c.qkv_bias ? 3 * a : 0);
-  ModelCost cost{.parameters = d * patch + d + d + N * d + 2 * d + d * K + K,
-                 .forward_flops = 2 * (N * d * patch + d * K)};
+  ModelCost cost = patch_embed_cost(c);
+  cost += {.parameters = d + N * d + 2 * d + d * K + K, .forward_flops = 2 * d * K};
   for (int64_t id = 0; id < c.depth; ++id) {
     cost += around;
     cost += {.parameters = projections + 2 * (H * H + H),

@@ -15,6 +15,7 @@
 
 #include "models/block.h"
 #include "models/model.h"
+#include "models/patch_embed.h"
 #include "nn/talking_heads.h"
 
 namespace tessera {
@@ -44,8 +45,8 @@ class Cait : public Model {
   Tensor forward(const Tensor& images, const Pass& pass) const override;
 
  private:
-  Tensor patch_weight_, patch_bias_;  // (D,C,P,P), (D)
-  Tensor cls_token_, pos_embed_;      // (1,1,D), (1,N,D)
+  std::unique_ptr<PatchEmbed> patch_embed_;
+  Tensor cls_token_, pos_embed_;  // (1,1,D), (1,N,D)
   std::vector<LayerScaleBlock<TalkingHeads>> blocks_;
   std::vector<LayerScaleBlock<ClassAttention>> class_blocks_;
   std::unique_ptr<LayerNorm> norm_;

@@ -21,11 +21,7 @@ int64_t parse_count(const char* key, const std::string& value, std::string_view 
 // Counts parted by commas.
 std::vector<int64_t> parse_counts(const char* key, const std::string& value, const char* form) {
   std::vector<int64_t> counts;
-  for (size_t begin = 0; begin <= value.size();) {
-    const size_t comma = std::min(value.find(',', begin), value.size());
-    counts.push_back(parse_count(key, value, std::string_view(value).substr(begin, comma - begin), form));
-    begin = comma + 1;
-  }
+  for (const std::string& word : split_list(value)) counts.push_back(parse_count(key, value, word, form));
   return counts;
 }
 
@@ -104,6 +100,16 @@ void check_routing(const ModelConfig& c) {
 }
 
 }  // namespace
+
+std::vector<std::string> split_list(const std::string& list) {
+  std::vector<std::string> words;
+  for (size_t begin = 0; begin <= list.size();) {
+    const size_t comma = std::min(list.find(',', begin), list.size());
+    words.push_back(list.substr(begin, comma - begin));
+    begin = comma + 1;
+  }
+  return words;
+}
 
 std::vector<int32_t> superclasses(const ModelConfig& c) {
   if (c.moe.groups.empty()) return {};

@@ -101,6 +101,9 @@ struct ModelConfig {
   int64_t together() const { return is_moe() && moe.router != MoeRouter::random ? moe.routing.group : 1; }
 };
 
+// The words of a list such as 2,6,4.
+std::vector<std::string> split_list(const std::string& list);
+
 // The stages; of an architecture without them, one of all blocks.
 std::vector<Stage> stages(const ModelConfig& config);
 // Blocks of all stages. Their ids count through the stages.

@@ -22,15 +22,12 @@ Tensor PitPool::forward(const Tensor& tokens, int64_t grid) const {
 }
 
 Pit::Pit(const ModelConfig& config, std::optional<uint64_t> seed, DType dtype) : Model(config, dtype) {
-  const int64_t D = config.dim, P = config.patch, C = config.channels;
-  // As in ViT, the small-image code draws tokens from N(0,1).
-  const Init token = config.init == WeightInit::xavier ? Init::normal(1) : Init::trunc_normal(0.02);
+  const int64_t D = config.dim;
+  const Init token = token_init(config.init);
   const Scope scope(parameters());
   cls_token_ = (scope / "cls_token").weight({1, 1, D}, token, false);
   pos_embed_ = (scope / "pos_embed").weight({1, config.tokens(), D}, token, false);
-  const Scope proj = scope / "patch_embed" / "proj";
-  patch_weight_ = (proj / "weight").weight({D, C, P, P}, linear_init(config.init, C * P * P, D));
-  patch_bias_ = (proj / "bias").bias({D});
+  patch_embed_ = std::make_unique<PatchEmbed>(scope / "patch_embed", config);
   int64_t id = 0, width = D;
   for (const Stage& stage : stages(config)) {
     if (id > 0)
@@ -47,12 +44,9 @@ Pit::Pit(const ModelConfig& config, std::optional<uint64_t> seed, DType dtype) :
 
 Tensor Pit::forward(const Tensor& images, const Pass& pass) const {
   check_images(images);
-  const int64_t B = images.size(0), D = config().dim, P = config().patch;
-  const Tensor weight = patch_weight_.reshape({D, config().channels * P * P});
-  Tensor x = linear(patches(images, P), weight, patch_bias_);
-  pass.show("patch_embed", x);
-  x = embed_tokens(x, cls_token_, pos_embed_);
-  int64_t grid = config().image_size / P;
+  const int64_t B = images.size(0);
+  Tensor x = embed_tokens(patch_embed_->forward(images, pass), cls_token_, pos_embed_);
+  int64_t grid = config().image_size / config().patch;
   for (size_t s = 0; s < stages_.size(); ++s) {
     if (s > 0) {
       x = pools_[s - 1].forward(x, grid);
@@ -65,11 +59,19 @@ Tensor Pit::forward(const Tensor& images, const Pass& pass) const {
   return pass.show("head", head_->forward(norm_->forward(cls)));
 }
 
+int64_t Pit::rows() const {
+  int64_t tokens = 0, grid = config().image_size / config().patch;
+  for (const Stage& stage : stages(config())) {
+    tokens += stage.depth * (grid * grid + 1);
+    grid = pooled(grid);
+  }
+  return tokens / total_depth(config());
+}
+
 ModelCost pit_cost(const ModelConfig& c) {
-  const int64_t N = c.tokens(), D = c.dim, K = c.classes, patch = c.channels * c.patch * c.patch;
-  ModelCost cost;
-  cost.parameters = D * patch + D + D + N * D;
-  cost.forward_flops = 2 * (N - 1) * D * patch;
+  const int64_t N = c.tokens(), D = c.dim, K = c.classes;
+  ModelCost cost = patch_embed_cost(c);
+  cost += {.parameters = D + N * D};
   int64_t id = 0, grid = c.image_size / c.patch, width = D;
   for (const Stage& stage : stages(c)) {
     width = stage.dim;

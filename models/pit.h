@@ -11,6 +11,7 @@
 #include "models/block.h"
 #include "models/flops.h"
 #include "models/model.h"
+#include "models/patch_embed.h"
 
 namespace tessera {
 
@@ -29,10 +30,11 @@ class Pit : public Model {
   Pit(const ModelConfig& config, std::optional<uint64_t> seed, DType dtype = DType::f32);
 
   Tensor forward(const Tensor& images, const Pass& pass) const override;
+  int64_t rows() const override;  // the mean over all blocks
 
  private:
-  Tensor patch_weight_, patch_bias_;  // (D,C,P,P), (D)
-  Tensor cls_token_, pos_embed_;      // (1,1,D), (1,1+N,D)
+  std::unique_ptr<PatchEmbed> patch_embed_;
+  Tensor cls_token_, pos_embed_;  // (1,1,D), (1,1+N,D)
   std::vector<std::vector<Block>> stages_;
   std::vector<PitPool> pools_;
   std::unique_ptr<LayerNorm> norm_;

@@ -5,16 +5,6 @@
 namespace tessera {
 namespace {
 
-std::vector<std::string> split(const std::string& list) {
-  std::vector<std::string> words;
-  for (size_t begin = 0; begin <= list.size();) {
-    const size_t comma = std::min(list.find(',', begin), list.size());
-    words.push_back(list.substr(begin, comma - begin));
-    begin = comma + 1;
-  }
-  return words;
-}
-
 struct BlockPlan {
   std::string name;
   RepConvOptions options;
@@ -22,7 +12,7 @@ struct BlockPlan {
 
 // All blocks in their order: the stem, then the stages'.
 std::vector<BlockPlan> plan(const ModelConfig& c) {
-  const std::vector<std::string> branches = split(c.branches);
+  const std::vector<std::string> branches = split_list(c.branches);
   std::vector<BlockPlan> blocks{{"stem", {c.channels, c.dim, c.patch, branches}}};
   const std::vector<Stage> all = stages(c);
   for (size_t s = 0; s < all.size(); ++s)
@@ -92,7 +82,7 @@ ModelCost rep_vgg_cost(const ModelConfig& c) {
 }
 
 void check_rep_vgg(const ModelConfig& c) {
-  const std::vector<std::string> branches = split(c.branches);
+  const std::vector<std::string> branches = split_list(c.branches);
   for (const std::string& branch : branches) {
     TESSERA_CHECK_AS(Exit::usage, std::ranges::count(kRepBranches, branch) == 1,
                      "model.branches = ", c.branches, ": '", branch,

@@ -52,10 +52,9 @@ Swin::Block::Block(const Scope& scope, const ModelConfig& c, const Stage& stage,
 }
 
 Swin::Swin(const ModelConfig& config, std::optional<uint64_t> seed, DType dtype) : Model(config, dtype) {
-  const int64_t D = config.dim, P = config.patch, C = config.channels, grid = config.image_size / P;
-  const Scope scope(parameters()), patch_embed = scope / "patch_embed", proj = patch_embed / "proj";
-  patch_weight_ = (proj / "weight").weight({D, C, P, P}, linear_init(config.init, C * P * P, D));
-  patch_bias_ = (proj / "bias").bias({D});
+  const int64_t D = config.dim, grid = config.image_size / config.patch;
+  const Scope scope(parameters()), patch_embed = scope / "patch_embed";
+  patch_embed_ = std::make_unique<PatchEmbed>(patch_embed, config);
   patch_norm_ = std::make_unique<LayerNorm>(patch_embed / "norm", D, kNormEps);
   absolute_pos_embed_ =
       (scope / "absolute_pos_embed").weight({1, grid * grid, D}, Init::trunc_normal(0.02), false);
@@ -79,15 +78,20 @@ Swin::Swin(const ModelConfig& config, std::optional<uint64_t> seed, DType dtype)
 
 Tensor Swin::forward(const Tensor& images, const Pass& pass) const {
   check_images(images);
-  const int64_t D = config().dim, P = config().patch;
-  const Tensor weight = patch_weight_.reshape({D, config().channels * P * P});
-  Tensor x = patch_norm_->forward(linear(patches(images, P), weight, patch_bias_));
-  x = add(pass.show("patch_embed", x), absolute_pos_embed_);
+  Tensor x = patch_norm_->forward(patch_embed_->forward(images, pass));
+  x = add(pass.show("patch_embed.norm", x), absolute_pos_embed_);
   for (const Layer& layer : layers_) {
     for (const Block& block : layer.blocks) x = block.forward(x, pass);
     if (layer.downsample) x = pass.show(layer.name + ".downsample", layer.downsample->forward(x));
   }
   return pass.show("head", head_->forward(mean(norm_->forward(x), 1)));
+}
+
+int64_t Swin::rows() const {
+  int64_t tokens = 0;
+  each_stage(config(),
+             [&](const Stage& stage, int64_t, int64_t grid) { tokens += stage.depth * grid * grid; });
+  return std::max<int64_t>(1, tokens / total_depth(config()));
 }
 
 void check_swin(const ModelConfig& c) {
@@ -101,12 +105,12 @@ void check_swin(const ModelConfig& c) {
 }
 
 ModelCost swin_cost(const ModelConfig& c) {
-  const int64_t K = c.classes, patch = c.channels * c.patch * c.patch, last = int64_t(stages(c).size()) - 1;
-  ModelCost cost;
+  const int64_t K = c.classes, last = int64_t(stages(c).size()) - 1;
+  ModelCost cost = patch_embed_cost(c);
   int64_t id = 0;
   each_stage(c, [&](const Stage& stage, int64_t s, int64_t grid) {
     const int64_t N = grid * grid, d = stage.dim;
-    if (s == 0) cost += {.parameters = d * patch + d + 2 * d + N * d, .forward_flops = 2 * N * d * patch};
+    if (s == 0) cost += {.parameters = 2 * d + N * d};
     for (int64_t i = 0; i < stage.depth; ++i) {
       const Windows windows = windows_of(c, grid, i);
       ModelCost attention = attention_cost(c, d, windows.tokens());  // of one window

@@ -14,6 +14,7 @@
 
 #include "models/block.h"
 #include "models/model.h"
+#include "models/patch_embed.h"
 #include "nn/window_attention.h"
 
 namespace tessera {
@@ -33,6 +34,7 @@ class Swin : public Model {
   Swin(const ModelConfig& config, std::optional<uint64_t> seed, DType dtype = DType::f32);
 
   Tensor forward(const Tensor& images, const Pass& pass) const override;
+  int64_t rows() const override;  // the mean over all blocks
 
  private:
   struct Block : PreNormBlock<WindowAttention> {
@@ -45,7 +47,7 @@ class Swin : public Model {
     std::unique_ptr<PatchMerging> downsample;  // but for the last
   };
 
-  Tensor patch_weight_, patch_bias_;  // (D,C,P,P), (D)
+  std::unique_ptr<PatchEmbed> patch_embed_;
   std::unique_ptr<LayerNorm> patch_norm_;
   Tensor absolute_pos_embed_;  // (1,N,D)
   std::vector<Layer> layers_;

@@ -10,14 +10,13 @@ Vit::Vit(const ModelConfig& config, std::optional<uint64_t> seed, DType dtype)
 
 Vit::Vit(const ModelConfig& config, DType dtype, int64_t depth) : Model(config, dtype) {
   const int64_t D = config.dim;
-  const bool small_image = config.init == WeightInit::xavier;  // that code base draws tokens from N(0,1)
+  const Init token = token_init(config.init);
   const Scope scope(parameters());
-  cls_token_ = (scope / "cls_token").weight({1, 1, D}, Init::normal(small_image ? 1 : 1e-6), false);
+  cls_token_ = (scope / "cls_token")
+                   .weight({1, 1, D}, config.init == WeightInit::xavier ? token : Init::normal(1e-6), false);
   if (config.distilled)
     dist_token_ = (scope / "dist_token").weight({1, 1, D}, Init::trunc_normal(0.02), false);
-  pos_embed_ =
-      (scope / "pos_embed")
-          .weight({1, config.tokens(), D}, small_image ? Init::normal(1) : Init::trunc_normal(0.02), false);
+  pos_embed_ = (scope / "pos_embed").weight({1, config.tokens(), D}, token, false);
   patch_embed_ = std::make_unique<PatchEmbed>(scope / "patch_embed", config);
   for (int64_t id = 0; id < depth; ++id)
     blocks_.emplace_back(scope / "blocks" / std::to_string(id), config, D, config.heads, id);

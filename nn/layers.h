@@ -16,6 +16,12 @@ inline Init linear_init(WeightInit kind, int64_t C, int64_t O) {
   return kind == WeightInit::xavier ? Init::xavier_normal(C, O) : Init::trunc_normal(0.02);
 }
 
+// How tokens and position embeddings start: timm's truncated normal, or N(0,1) as the small-image code draws
+// them.
+inline Init token_init(WeightInit kind) {
+  return kind == WeightInit::xavier ? Init::normal(1) : Init::trunc_normal(0.02);
+}
+
 // y(*,O) = x(*,C) weight(O,C)^T + bias(O)
 struct Linear {
   Tensor weight, bias;

@@ -99,6 +99,17 @@ TEST_CASE("cutting a batch over workers and micro-batches changes a step only by
     }
 }
 
+TEST_CASE("how many images a replica takes follows the tokens of all blocks") {
+  const auto images = [](const char* name) {
+    const auto model = make_model(model_by_name(name), std::nullopt);
+    return Replicas(*model, {}).micro_batch();
+  };
+  CHECK(images("vit_small_image_32") == 8);    // 65 tokens
+  CHECK(images("swin_small_image_32") == 6);   // 2 blocks of 256, 6 of 64, 4 of 16: 80
+  CHECK(images("pit_small_image_32") == 6);    // with a class token
+  CHECK(images("vit_tiny_patch16_224") == 2);  // 197
+}
+
 // A tiny ViT and a batch for it.
 struct TinyStep {
   std::vector<float> images = std::vector<float>(12 * 64);
@@ -243,6 +254,22 @@ TEST_CASE("blocks are told apart by their names, whatever stands around them") {
   }
   ModelConfig vgg = model_by_name("rep_vgg_small_image_32");
   CHECK_THROWS_AS(layer_rates(*make_model(vgg, std::nullopt), 0.5), Error);
+}
+
+TEST_CASE("another source of super-classes, or another number of experts, has their list found anew") {
+  const char* former = "[model.moe]\nexperts = 4\nsuperclasses = \"random\"\ngroups = \"0,1,2,3\"\n";
+  const auto groups_with = [&](const std::vector<std::pair<std::string, std::string>>& flags) {
+    RunConfig config;
+    apply_toml(config, former, "run.toml");
+    apply_settings(config, flags);
+    return config.model.moe.groups;
+  };
+  CHECK(groups_with({}) == "0,1,2,3");
+  CHECK(groups_with({{"optim.lr", "1"}, {"model.moe.superclasses", "random"}}) == "0,1,2,3");
+  CHECK(groups_with({{"model.moe.superclasses", "coarse"}}) == "");
+  CHECK(groups_with({{"model.moe.superclasses", "none"}}) == "");
+  CHECK(groups_with({{"model.moe.experts", "3"}}) == "");
+  CHECK(groups_with({{"model.moe.groups", "1,0"}, {"model.moe.superclasses", "coarse"}}) == "1,0");
 }
 
 TEST_CASE("settings: precedence, places of errors, the nearest key") {
