@@ -46,6 +46,7 @@ TEST_CASE("every recipe of the program has a baseline and something beside it, a
     CHECK(!recipe.title.empty());
     CHECK(!recipe.paper.empty());
     CHECK(!recipe.notes.empty());
+    CHECK(!recipe.measured.empty());
     for (const Scale scale : {Scale::tiny, Scale::full})
       for (const RecipeArm& arm : arms_at(recipe, scale)) {
         CAPTURE(arm.name);
