@@ -8,21 +8,28 @@
 namespace tessera {
 namespace {
 
-bool has_experts(const ModelConfig& c, int64_t id) {
-  const std::vector<int64_t> ids = moe_blocks(c.moe.blocks, total_depth(c));
+bool is_placed(const std::string& placement, const ModelConfig& c, int64_t id) {
+  const std::vector<int64_t> ids = moe_blocks(placement, total_depth(c));
   return std::binary_search(ids.begin(), ids.end(), id);
 }
 
+bool has_experts(const ModelConfig& c, int64_t id) { return is_placed(c.moe.blocks, c, id); }
+
 }  // namespace
+
+int64_t hidden_width(const ModelConfig& c, int64_t dim, int64_t id) {
+  return c.hidden(dim) * (is_placed(c.widen.blocks, c, id) ? c.widen.times : 1);
+}
 
 std::unique_ptr<FeedForward> make_feed_forward(const Scope& scope, const ModelConfig& c, int64_t dim,
                                                int64_t id) {
-  if (!has_experts(c, id)) return std::make_unique<Mlp>(scope / "mlp", dim, c.hidden(dim), c.init, c.dropout);
+  const int64_t hidden = hidden_width(c, dim, id);
+  if (!has_experts(c, id)) return std::make_unique<Mlp>(scope / "mlp", dim, hidden, c.init, c.dropout);
   if (c.moe.router == MoeRouter::token)
-    return std::make_unique<TokenRoutedMoe>(scope / "moe", c.moe.experts, dim, c.hidden(dim), c.init,
-                                            c.moe.init, c.moe.routing, c.dropout);
-  return std::make_unique<RandomPartitionMoe>(scope / "moe", c.moe.experts, dim, c.hidden(dim), c.init,
-                                              c.moe.init, c.moe.partition, c.dropout);
+    return std::make_unique<TokenRoutedMoe>(scope / "moe", c.moe.experts, dim, hidden, c.init, c.moe.init,
+                                            c.moe.routing, c.dropout);
+  return std::make_unique<RandomPartitionMoe>(scope / "moe", c.moe.experts, dim, hidden, c.init, c.moe.init,
+                                              c.moe.partition, c.dropout);
 }
 
 double drop_path_rate(const ModelConfig& c, int64_t id) {
@@ -37,7 +44,7 @@ ModelCost attention_cost(const ModelConfig& c, int64_t d, int64_t N) {
 }
 
 ModelCost feed_forward_cost(const ModelConfig& c, int64_t d, int64_t N, int64_t id) {
-  const int64_t h = c.hidden(d), experts = has_experts(c, id) ? c.moe.experts : 1;
+  const int64_t h = hidden_width(c, d, id), experts = has_experts(c, id) ? c.moe.experts : 1;
   ModelCost cost{.parameters = experts * (2 * d * h + h + d), .forward_flops = 2 * (2 * N * d * h)};
   if (experts > 1 && c.moe.router == MoeRouter::token) {
     cost.parameters += experts * d;

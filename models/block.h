@@ -18,6 +18,9 @@ namespace tessera {
 std::unique_ptr<FeedForward> make_feed_forward(const Scope& scope, const ModelConfig& config, int64_t dim,
                                                int64_t id);
 
+// Width of the hidden layer in the MLP of block `id`, and of each of its experts.
+int64_t hidden_width(const ModelConfig& config, int64_t dim, int64_t id);
+
 // How often block `id` is dropped in training.
 double drop_path_rate(const ModelConfig& config, int64_t id);
 

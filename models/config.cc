@@ -142,12 +142,12 @@ int64_t total_depth(const ModelConfig& config) {
   return depth;
 }
 
-std::vector<int64_t> moe_blocks(const std::string& placement, int64_t depth) {
+std::vector<int64_t> moe_blocks(const std::string& placement, int64_t depth, const char* key) {
   std::vector<int64_t> ids;
   const std::string_view text = placement;
   if (text == "none") return ids;
   const auto count_after = [&](const char* word) {
-    return parse_count("moe.blocks", placement, text.substr(std::string_view(word).size()), kPlacementForm);
+    return parse_count(key, placement, text.substr(std::string_view(word).size()), kPlacementForm);
   };
   if (text.starts_with("every-")) {
     const int64_t n = count_after("every-");
@@ -155,23 +155,23 @@ std::vector<int64_t> moe_blocks(const std::string& placement, int64_t depth) {
   } else if (text.starts_with("last-")) {
     const int64_t n = count_after("last-");
     for (int64_t id = 1; id < depth; id += 2) ids.push_back(id);
-    TESSERA_CHECK_AS(Exit::usage, n <= int64_t(ids.size()), "model.moe.blocks '", placement,
+    TESSERA_CHECK_AS(Exit::usage, n <= int64_t(ids.size()), "model.", key, " '", placement,
                      "': a model of depth ", depth, " has only ", ids.size(), " odd blocks");
     ids.erase(ids.begin(), ids.end() - n);
   } else if (text.starts_with("final-")) {
     const int64_t n = count_after("final-");
-    TESSERA_CHECK_AS(Exit::usage, n <= depth, "model.moe.blocks '", placement, "': a model of depth ", depth,
+    TESSERA_CHECK_AS(Exit::usage, n <= depth, "model.", key, " '", placement, "': a model of depth ", depth,
                      " has no ", n, " blocks");
     for (int64_t id = depth - n; id < depth; ++id) ids.push_back(id);
   } else {
-    ids = parse_counts("moe.blocks", placement, kPlacementForm);
+    ids = parse_counts(key, placement, kPlacementForm);
     for (const int64_t id : ids)
-      TESSERA_CHECK_AS(Exit::usage, id < depth, "model.moe.blocks '", placement, "': block ", id,
+      TESSERA_CHECK_AS(Exit::usage, id < depth, "model.", key, " '", placement, "': block ", id,
                        " does not exist in a model of depth ", depth);
     std::sort(ids.begin(), ids.end());
     ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
   }
-  TESSERA_CHECK_AS(Exit::usage, !ids.empty(), "model.moe.blocks '", placement,
+  TESSERA_CHECK_AS(Exit::usage, !ids.empty(), "model.", key, " '", placement,
                    "' names no block of a model of depth ", depth);
   return ids;
 }
@@ -220,6 +220,8 @@ Fields fields(ModelConfig& c) {
           {"stem.kernel", c.stem.kernel},
           {"stem.batch_norm", c.stem.batch_norm},
           {"stem.relu", c.stem.relu},
+          {"widen.blocks", c.widen.blocks},
+          {"widen.times", c.widen.times},
           {"moe.blocks", c.moe.blocks},
           {"moe.experts", c.moe.experts},
           {"moe.init", c.moe.init, kExpertInits},
@@ -262,7 +264,7 @@ void validate(const ModelConfig& c) {
   TESSERA_CHECK_AS(Exit::usage, c.image_size % c.patch == 0, "model.patch = ", c.patch,
                    " does not divide image_size = ", c.image_size);
   check_stem(c);
-  TESSERA_CHECK_AS(Exit::usage, c.mlp_ratio > 0 && c.mlp_ratio <= 64 && c.hidden() > 0,
+  TESSERA_CHECK_AS(Exit::usage, c.mlp_ratio > 0 && c.mlp_ratio <= 64 && c.hidden(c.dim) > 0,
                    "model.mlp_ratio = ", c.mlp_ratio, ": must be above 0 and at most 64");
   for (const auto& [key, rate] : {std::pair{"drop_path", c.drop_path}, {"dropout", c.dropout}})
     TESSERA_CHECK_AS(Exit::usage, rate >= 0 && rate < 1, "model.", key, " = ", rate, ": must be in [0,1)");
@@ -271,6 +273,11 @@ void validate(const ModelConfig& c) {
   TESSERA_CHECK_AS(Exit::usage, !c.is_moe() || c.moe.experts > 1, "model.moe.experts = ", c.moe.experts,
                    ": a mixture has at least 2");
   moe_blocks(c.moe.blocks, total_depth(c));
+  check_bound("widen.times", c.widen.times, 64);
+  TESSERA_CHECK_AS(
+      Exit::usage,
+      moe_blocks(c.widen.blocks, total_depth(c), "widen.blocks").empty() || architecture.attention,
+      "model.widen.blocks = ", c.widen.blocks, ": a model of architecture ", c.architecture, " has no MLPs");
   check_routing(c);
   TESSERA_CHECK_AS(
       Exit::usage, !c.is_moe() || (c.moe.router == MoeRouter::image) == architecture.image_router,

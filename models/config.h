@@ -32,6 +32,13 @@ struct MoeConfig {
   std::string groups;
 };
 
+// MLPs that are wider than the model's others, such as those of the dense models that Mobile V-MoE is
+// compared with (fig. 3d).
+struct WidenConfig {
+  std::string blocks = "none";  // as in MoeConfig
+  int64_t times = 1;
+};
+
 // Of a model of point clouds; see models/point_transformer.h.
 struct PointsConfig {
   int64_t count = 0;    // points of a cloud; 0: a model of images
@@ -81,6 +88,7 @@ struct ModelConfig {
   double dropout = 0;
   std::string branches;  // of a convolution that is trained as several (nn/rep_conv.h): 3x3,1x1,identity
   StemConfig stem;
+  WidenConfig widen;
   MoeConfig moe;
   PointsConfig points;
 
@@ -88,7 +96,6 @@ struct ModelConfig {
   int64_t tokens() const {
     return (is_of_points() ? points.groups : (image_size / patch) * (image_size / patch)) + prefix_tokens();
   }
-  int64_t hidden() const { return hidden(dim); }
   int64_t hidden(int64_t width) const { return int64_t(double(width) * mlp_ratio + 1e-6); }
   int64_t head_size() const { return head_dim > 0 ? head_dim : dim / heads; }
   bool is_of_points() const { return points.count > 0; }
@@ -114,8 +121,8 @@ std::vector<int32_t> superclasses(const ModelConfig& config);
 
 // Ids of the blocks that a placement names, ascending: every-n is n-1, 2n-1, ...; last-n the last n of the
 // odd ids (V-MoE's conventions); final-n the last n of all (Mobile V-MoE). An error (usage) where it names
-// none of `depth` blocks.
-std::vector<int64_t> moe_blocks(const std::string& placement, int64_t depth);
+// none of `depth` blocks; `key` is the placement's.
+std::vector<int64_t> moe_blocks(const std::string& placement, int64_t depth, const char* key = "moe.blocks");
 
 // Strides of the stem's convolutions, and the side of the patches that are projected after them.
 std::vector<int64_t> stem_strides(const StemConfig& stem);

@@ -12,7 +12,8 @@ ExpertBlock::ExpertBlock(const Scope& scope, const ModelConfig& c, int64_t id)
       attn(scope / "attn", c.dim, c.heads, c.qkv_bias, c.init, c.dropout),
       drop_path1(scope, drop_path_rate(c, id)),
       norm2(scope / "norm2", c.dim),
-      experts(scope / "moe", c.moe.experts, c.dim, c.hidden(), c.init, c.moe.init, c.dropout, false),
+      experts(scope / "moe", c.moe.experts, c.dim, hidden_width(c, c.dim, id), c.init, c.moe.init, c.dropout,
+              false),
       drop_path2(scope, drop_path_rate(c, id)),
       name(scope.name()) {}
 
@@ -49,14 +50,17 @@ Tensor MobileVmoe::forward(const Tensor& images, const Pass& pass) const {
 }
 
 ModelCost mobile_vmoe_cost(const ModelConfig& c) {
-  const int64_t L = c.depth - dense_depth(c), k = c.moe.routing.k, E = c.moe.experts;
+  const int64_t k = c.moe.routing.k, E = c.moe.experts;
   ModelConfig dense = c;
   dense.moe = {};
-  const ModelCost expert = feed_forward_cost(dense, c.dim, c.tokens(), 0);
   ModelCost cost = vit_cost(dense);
-  cost += {.parameters = L * (E - 1) * expert.parameters + c.dim * E,
-           .forward_flops = L * (k - 1) * expert.forward_flops + 2 * c.dim * E,
-           .idle_parameters = L * (E - k) * expert.parameters};
+  cost += {.parameters = c.dim * E, .forward_flops = 2 * c.dim * E};
+  for (int64_t id = dense_depth(c); id < c.depth; ++id) {
+    const ModelCost expert = feed_forward_cost(dense, c.dim, c.tokens(), id);
+    cost += {.parameters = (E - 1) * expert.parameters,
+             .forward_flops = (k - 1) * expert.forward_flops,
+             .idle_parameters = (E - k) * expert.parameters};
+  }
   return cost;
 }
 

@@ -65,7 +65,11 @@ TEST_CASE("and so are those of the other architectures") {
       for (const bool qkv_bias : {false, true}) {
         CAPTURE(config.name);
         config.qkv_bias = qkv_bias;
+        config.widen = {};
+        const ModelCost narrow = cost(config);
+        config.widen = {"1", 3};
         const ModelCost expected = cost(config);
+        CHECK(expected.forward_flops > narrow.forward_flops);
         CHECK(expected.parameters == make_model(config, std::nullopt)->parameters().parameter_count());
         CHECK(expected.forward_flops == cost(fused_config(config)).forward_flops);
       }

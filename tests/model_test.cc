@@ -147,6 +147,25 @@ TEST_CASE("placements of experts") {
   }
 }
 
+TEST_CASE("the MLPs that a model widens, dense or of experts") {
+  ModelConfig c = small_config();
+  c.widen = {"final-2", 3};
+  c.moe.blocks = "3";
+  const auto model = make_model(c, 0);
+  const auto hidden = [&](const std::string& name) { return model->parameters().find(name)->value.size(-2); };
+  CHECK(hidden("blocks.1.mlp.fc1.weight") == c.hidden(c.dim));
+  CHECK(hidden("blocks.2.mlp.fc1.weight") == 3 * c.hidden(c.dim));
+  CHECK(hidden("blocks.3.moe.fc1.weight") == 3 * c.hidden(c.dim));
+  c.widen.blocks = "final-9";
+  CHECK(
+      error_of([&] { validate(c); }).has("model.widen.blocks 'final-9': a model of depth 4 has no 9 blocks"));
+  c.widen = {"1", 0};
+  CHECK(error_of([&] { validate(c); }).has("model.widen.times = 0: must be from 1 to 64"));
+  c = model_by_name("rep_vgg_small_image_32");
+  c.widen = {"1", 2};
+  CHECK(error_of([&] { validate(c); }).has("has no MLPs"));
+}
+
 TEST_CASE("stages take their depths and heads from lists, and their widths double") {
   ModelConfig c = small_config();
   CHECK(stages(c).size() == 1);
