@@ -122,7 +122,9 @@ class Reproduction {
     fs::create_directories(folder_, error);
     TESSERA_CHECK(fs::is_directory(folder_), folder_, ": cannot be made: ", error.message());
     if (!fs::exists(file)) return write_file_atomically(file, settings);
-    TESSERA_CHECK_AS(Exit::usage, read_text(file, kResultBytesMax) == settings, folder,
+    RunConfig begun;  // where the file is of an older version, what it does not name yet has its default
+    apply_toml(begun, read_text(file, kResultBytesMax), file);
+    TESSERA_CHECK_AS(Exit::usage, to_toml(begun) == settings, folder,
                      ": was begun with other settings, which are in ", file,
                      "; name another folder by --out, or remove this one and that file");
   }
