@@ -6,6 +6,7 @@
 #include <set>
 
 #include "data/dataset.h"
+#include "engine/io/atomic_file.h"
 #include "tests/data_files.h"
 #include "tests/process.h"
 #include "train/recipe.h"
@@ -67,6 +68,19 @@ TEST_CASE("an arm's settings lie over the scale's, and those over the recipe's")
   CHECK(config_of(recipe, recipe.arms[0], Scale::tiny).train.epochs == 2);
   CHECK(config_of(recipe, recipe.arms[1], Scale::tiny).train.epochs == 3);
   CHECK(config_of(recipe, recipe.arms[1], Scale::tiny).model.dim == 16);
+}
+
+TEST_CASE("a scale may start from a preset") {
+  const Recipe recipe = parse_recipe(
+      "title='a test'\n[run.train]\nclip=3.0\nepochs=1\n[full]\npreset='deit-imagenet'\n"
+      "[full.train]\nbatch=512\n[[arm]]\nname='a'\n",
+      "r");
+  const RunConfig full = config_of(recipe, recipe.arms[0], Scale::full);
+  CHECK(full.model.name == "deit_tiny_patch16_224");
+  CHECK(full.train.epochs == 300);
+  CHECK(full.train.batch == 512);
+  CHECK(full.train.clip == 3);
+  CHECK(config_of(recipe, recipe.arms[0], Scale::tiny).train.epochs == 1);
 }
 
 TEST_CASE("axes make an arm of every combination of their values, with the settings of each") {
@@ -132,6 +146,7 @@ TEST_CASE("what is wrong with a recipe is named") {
   CHECK(error_of(head + arm + "[arm.run.train]\nepoch=3\n").find("'train.epochs'") != std::string::npos);
   CHECK(error_of(head + "[[arm]]\nname='a'\nonly='large'\n") ==
         "recipe r, arm 1: only is 'large', not tiny or full");
+  CHECK(error_of(head + arm + "[full]\npreset='deit'\n").find("recipe r: full is over no preset: ") == 0);
   CHECK(error_of("title = \n").find("recipe r:1:") == 0);
 }
 
@@ -182,8 +197,14 @@ warmup_lr = 1e30
   CHECK(again.out == first.out);
   CHECK(std::filesystem::last_write_time(folder.path() / weights) == written);
 
-  // What was cut off goes on; other settings are not mistaken for these.
+  // What was cut off goes on, begun by an older version too, which did not know of all settings; other
+  // settings are not mistaken for these.
   std::filesystem::remove(path("out/r-tiny/dense-seed0/result.json"));
+  std::string settings = Process::read(path("out/r-tiny/dense-seed0.toml"));
+  const size_t widen = settings.find("widen.");
+  REQUIRE(widen != std::string::npos);
+  write_file_atomically(path("out/r-tiny/dense-seed0.toml"),
+                        settings.erase(widen, settings.find('\n', widen) + 1 - widen));
   CHECK(run_program(command).out.find("\"diverged\": true") != std::string::npos);
   std::vector<std::string> other = command;
   other.insert(other.end(), {"--set", "optim.lr=0.1"});

@@ -34,10 +34,22 @@ class Reader {
     return value;
   }
   std::string words(const char* key) { return value<std::string>(key).value_or(""); }
-  std::string settings(const char* key) {
+  std::vector<std::string> settings(const char* key) {
     const toml::node* node = find(key);
-    if (node && !node->is_table()) wrong(key, "is no table");
-    return node ? as_text(*node->as_table()) : "";
+    if (!node) return {};
+    if (!node->is_table()) wrong(key, "is no table");
+    toml::table own = *node->as_table();
+    std::vector<std::string> texts;
+    if (const auto preset = own["preset"].value<std::string>()) {
+      try {
+        texts.push_back(preset_by_name(*preset).toml);
+      } catch (const Error& error) {
+        wrong(key, text("is over no preset: ", error.what()));
+      }
+      own.erase("preset");
+    }
+    texts.push_back(as_text(own));
+    return texts;
   }
   const toml::array* tables(const char* key) {
     const toml::node* node = find(key);
@@ -87,9 +99,9 @@ std::vector<RecipeArm> combinations(const std::vector<RecipeAxis>& axes) {
 RecipeArm read_arm(Reader& reader) {
   RecipeArm arm;
   arm.name = reader.words("name");
-  arm.run = {reader.settings("run")};
-  arm.tiny = {reader.settings("tiny")};
-  arm.full = {reader.settings("full")};
+  arm.run = reader.settings("run");
+  arm.tiny = reader.settings("tiny");
+  arm.full = reader.settings("full");
   return arm;
 }
 
@@ -198,12 +210,15 @@ std::vector<RecipeArm> arms_at(const Recipe& recipe, Scale scale) {
 
 RunConfig config_of(const Recipe& recipe, const RecipeArm& arm, Scale scale) {
   RunConfig config;
-  const std::string where = "recipe " + recipe.name, own = where + ", arm " + arm.name;
   const bool tiny = scale == Scale::tiny;
-  apply_toml(config, recipe.run, where + ", run");
-  apply_toml(config, tiny ? recipe.tiny : recipe.full, where + (tiny ? ", tiny" : ", full"));
-  for (const std::string& settings : arm.run) apply_toml(config, settings, own);
-  for (const std::string& settings : tiny ? arm.tiny : arm.full) apply_toml(config, settings, own);
+  const auto apply = [&](const std::vector<std::string>& texts, const std::string& what) {
+    for (const std::string& settings : texts)
+      apply_toml(config, settings, text("recipe ", recipe.name, ", ", what));
+  };
+  apply(recipe.run, "run");
+  apply(tiny ? recipe.tiny : recipe.full, tiny ? "tiny" : "full");
+  apply(arm.run, "arm " + arm.name);
+  apply(tiny ? arm.tiny : arm.full, "arm " + arm.name);
   return config;
 }
 

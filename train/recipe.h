@@ -2,9 +2,10 @@
 // itself.
 //
 //   title, paper, notes       what it is, where from, and what in it is our choice
-//   measured                  what we measured with it, on which machine, at what cost; docs/results.md has
-//   more [run]                     settings of all runs, as in a file for `tessera train -c` [tiny]  [full]
-//   settings of the two scales, over those
+//   measured                  what we measured with it, on which machine and at what cost, in short
+//   [run]                     settings of all runs, as in a file for `tessera train -c`; where there is a
+//                             preset = "NAME", over that preset's
+//   [tiny]  [full]            the same of the two scales, over those
 //   [[arm]]                   one line of the table: name, and optionally
 //     reported                  the paper's top-1 in per cent; without it, it is not known to us
 //     start_from                the arm, above this one, whose weights of the same seed it starts from
@@ -34,7 +35,7 @@ struct RecipeArm {
   std::optional<double> reported;
   std::optional<Scale> only;
   bool fuse = false;
-  // TOML texts as the recipe's own settings, each over those before it.
+  // TOML texts, each over those before it.
   std::vector<std::string> run, tiny, full;
 };
 
@@ -45,7 +46,7 @@ struct RecipeAxis {
 
 struct Recipe {
   std::string name, title, paper, notes, measured;
-  std::string run, tiny, full;
+  std::vector<std::string> run, tiny, full;  // as an arm's
   std::vector<RecipeAxis> axes;
   std::vector<RecipeArm> arms;  // of axes: the last one varies first
 };
@@ -57,6 +58,7 @@ const std::vector<Recipe>& recipes();
 // An error (usage) naming the nearest name where there is none of this name.
 const Recipe& recipe_by_name(const std::string& name);
 
+// Those that there are at a scale.
 std::vector<RecipeArm> arms_at(const Recipe& recipe, Scale scale);
 
 // An arm's settings at a scale; not yet validated.
