@@ -21,17 +21,6 @@ void each_stage(const ModelConfig& c, F f) {
   }
 }
 
-// The rows of B images, four by four as they merge; of four, column by column as the authors have it.
-Tensor merging_order(int64_t grid, int64_t B) {
-  std::vector<int32_t> order;
-  for (int64_t b = 0; b < B; ++b)
-    for (int64_t row = 0; row < grid; row += 2)
-      for (int64_t column = 0; column < grid; column += 2)
-        for (int64_t i = 0; i < 4; ++i)
-          order.push_back(int32_t((b * grid + row + i % 2) * grid + column + i / 2));
-  return Tensor::of({int64_t(order.size())}, order);
-}
-
 }  // namespace
 
 PatchMerging::PatchMerging(const Scope& scope, int64_t C, int64_t grid, WeightInit init)

@@ -3,49 +3,6 @@
 #include <cmath>
 
 namespace tessera {
-namespace {
-
-// Calls f(window, token, row, column) for every place of the shifted grid, window by window.
-template <class F>
-void each_token(const Windows& w, F f) {
-  const int64_t across = w.grid / w.size;
-  for (int64_t window = 0; window < w.count(); ++window)
-    for (int64_t token = 0; token < w.tokens(); ++token)
-      f(window, token, window / across * w.size + token / w.size, window % across * w.size + token % w.size);
-}
-
-}  // namespace
-
-Tensor window_order(const Windows& w, int64_t B) {
-  std::vector<int32_t> order;
-  order.reserve(size_t(B * w.grid * w.grid));
-  for (int64_t b = 0; b < B; ++b)
-    each_token(w, [&](int64_t, int64_t, int64_t row, int64_t column) {
-      const int64_t from_row = (row + w.shift) % w.grid, from_column = (column + w.shift) % w.grid;
-      order.push_back(int32_t((b * w.grid + from_row) * w.grid + from_column));
-    });
-  return Tensor::of({int64_t(order.size())}, order);
-}
-
-Tensor shift_mask(const Windows& w, DType dtype) {
-  // Along each axis only the last window holds tokens from both edges: from its own, and `shift` from the
-  // other.
-  const auto wrapped = [&](int64_t place) { return place >= w.grid - w.shift; };
-  const int64_t n = w.count(), N = w.tokens();
-  std::vector<int> edge(size_t(n * N));
-  each_token(w, [&](int64_t window, int64_t token, int64_t row, int64_t column) {
-    edge[size_t(window * N + token)] = 2 * wrapped(row) + wrapped(column);
-  });
-  Tensor mask;
-  for_float("shift_mask", dtype, [&]<class T>() {
-    std::vector<T> values(size_t(n * N * N));
-    for (int64_t i = 0; i < n * N; ++i)
-      for (int64_t j = 0; j < N; ++j)
-        values[size_t(i * N + j)] = edge[size_t(i)] == edge[size_t(i / N * N + j)] ? T(0) : T(-100);
-    mask = Tensor::of({n, 1, N, N}, values);
-  });
-  return mask;
-}
 
 WindowAttention::WindowAttention(const Scope& scope, int64_t C, int64_t H, const Windows& windows,
                                  bool qkv_bias, WeightInit init, double dropout_rate)

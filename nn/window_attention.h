@@ -7,23 +7,9 @@
 #pragma once
 
 #include "nn/layers.h"
+#include "nn/token_windows.h"
 
 namespace tessera {
-
-// How a grid of G x G tokens is cut.
-struct Windows {
-  int64_t grid, size, shift;
-
-  int64_t count() const { return (grid / size) * (grid / size); }
-  int64_t tokens() const { return size * size; }  // of a window
-};
-
-// The rows of B images in the order of their windows, each row by row: i32 (B*G*G) for permute_rows.
-Tensor window_order(const Windows& windows, int64_t B);
-
-// (n,1,N,N) for n windows of N tokens, to be added to scores: 0, or -100 where a shift brought two tokens
-// together.
-Tensor shift_mask(const Windows& windows, DType dtype);
 
 struct WindowAttention {
   Windows windows;

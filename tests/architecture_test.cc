@@ -175,6 +175,15 @@ TEST_CASE("windows are cut from a grid that was moved round") {
   }
 }
 
+TEST_CASE("tokens merge four by four, column by column") {
+  const std::vector<int32_t> first{0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15};
+  const Tensor order = merging_order(4, 2);
+  for (size_t i = 0; i < 16; ++i) {
+    CHECK(order.at(int64_t(i)) == first[i]);
+    CHECK(order.at(int64_t(i) + 16) == first[i] + 16);
+  }
+}
+
 TEST_CASE("the mask of shifted windows lets tokens see each other where they were neighbours") {
   for (const Windows& w : {Windows{8, 4, 2}, {6, 3, 1}, {4, 2, 1}}) {
     const Tensor order = window_order(w, 1), mask = shift_mask(w, DType::f32);
