@@ -5,8 +5,11 @@
 #include <cmath>
 
 #include "engine/kernels/channels.h"
+#include "engine/kernels/columns.h"
 #include "engine/kernels/rows.h"
+#include "engine/ops/batch_norm.h"
 #include "engine/ops/cases.h"
+#include "engine/ops/copy.h"
 #include "engine/ops/elementary.h"
 #include "engine/ops/ops.h"
 
@@ -29,18 +32,6 @@ struct Statistics {
       running_mean[c] += momentum * (center - running_mean[c]);
       running_var[c] += momentum * (squares / (n - 1) - running_var[c]);
     });
-  }
-};
-
-// The running statistics in place of the batch's; a copy, since they may move on before backward.
-template <class T>
-struct Inference {
-  T eps;
-  const T *running_mean, *running_var;
-  T *mean, *rstd;
-  TESSERA_FN void operator()(int64_t c) const {
-    mean[c] = running_mean[c];
-    rstd[c] = T(1) / std::sqrt(running_var[c] + eps);
   }
 };
 
@@ -76,6 +67,93 @@ struct Backward {
   }
 };
 
+// On a card a channel would keep but one block busy. There its planes are summed first, a team each, and then
+// the images; terms(c, i) are those of element i of channel c.
+template <class T, size_t K, class Terms>
+struct PlaneSums {
+  int64_t C, area;
+  Terms terms;
+  std::array<T*, K> sums;  // (B,C) each
+  TESSERA_FN void operator()(const Row& row, int64_t plane) const {
+    const int64_t c = plane % C, first = plane * area;
+    for (size_t k = 0; k < K; ++k) {
+      const T sum = row.sum(area, [=, this](int64_t i) { return terms(c, first + i)[k]; });
+      row.once([=, this] { sums[k][plane] = sum; });
+    }
+  }
+};
+
+template <class T, size_t K>
+struct OfImage {
+  int64_t C;
+  std::array<T*, K> sums;
+  TESSERA_FN std::array<T, K> operator()(int64_t b, int64_t c) const {
+    std::array<T, K> terms;
+    for (size_t k = 0; k < K; ++k) terms[k] = sums[k][b * C + c];
+    return terms;
+  }
+};
+
+template <class T, size_t K, class Terms>
+void channel_sums(int64_t B, int64_t C, int64_t area, const std::array<T*, K>& out, const Terms& terms) {
+  Tensor planes({int64_t(K), B, C}, dtype_of<T>());
+  std::array<T*, K> sums;
+  for (size_t k = 0; k < K; ++k) sums[k] = planes.mutable_data<T>() + int64_t(k) * B * C;
+  rows(B * C, area, PlaneSums<T, K, Terms>{C, area, terms, sums});
+  column_sums<T, K>(B, C, out, {}, OfImage<T, K>{C, sums});
+}
+
+template <class T>
+struct Value {
+  const T* x;
+  TESSERA_FN std::array<T, 1> operator()(int64_t, int64_t i) const { return {x[i]}; }
+};
+
+template <class T>
+struct Square {
+  const T *x, *mean;
+  TESSERA_FN std::array<T, 1> operator()(int64_t c, int64_t i) const {
+    const T offset = x[i] - mean[c];
+    return {offset * offset};
+  }
+};
+
+// dy xhat and dy, whose sums are dgamma and dbeta.
+template <class T>
+struct Slopes {
+  const T *x, *mean, *rstd, *dy;
+  TESSERA_FN std::array<T, 2> operator()(int64_t c, int64_t i) const {
+    return {dy[i] * (x[i] - mean[c]) * rstd[c], dy[i]};
+  }
+};
+
+template <class T>
+struct NormalisePlane {
+  int64_t C, area;
+  const T *x, *mean, *rstd, *gamma, *beta;
+  T* y;
+  TESSERA_FN void operator()(const Row& row, int64_t plane) const {
+    const int64_t c = plane % C, first = plane * area;
+    const T factor = rstd[c] * gamma[c];
+    row.each(area, [=, this](int64_t i) { y[first + i] = (x[first + i] - mean[c]) * factor + beta[c]; });
+  }
+};
+
+template <class T>
+struct BackwardPlane {
+  int64_t C, area;
+  T share;  // 1/n with batch statistics, otherwise 0
+  const T *x, *mean, *rstd, *gamma, *dy, *dgamma, *dbeta;
+  GradTarget<T> dx;
+  TESSERA_FN void operator()(const Row& row, int64_t plane) const {
+    const int64_t c = plane % C, first = plane * area;
+    row.each(area, [=, this](int64_t i) {
+      const T xhat = (x[first + i] - mean[c]) * rstd[c];
+      dx.put(first + i, gamma[c] * rstd[c] * (dy[first + i] - share * (dbeta[c] + xhat * dgamma[c])));
+    });
+  }
+};
+
 }  // namespace
 
 Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, Tensor& running_mean,
@@ -92,20 +170,47 @@ Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, Tens
   Tensor y = like(x), means({C}, x.dtype()), rstds({C}, x.dtype());
   for_float("batch_norm", x.dtype(), [&]<class T>() {
     T *mean = means.mutable_data<T>(), *rstd = rstds.mutable_data<T>();
-    if (training) {
+    if (training && on_card()) {
+      const T n = T(B * area);
+      Tensor squares({C}, x.dtype());
+      channel_sums<T, 1>(B, C, area, {mean}, Value<T>{x.data<T>()});
+      elements(C, DivideSums<T>{n, mean});
+      channel_sums<T, 1>(B, C, area, {squares.mutable_data<T>()}, Square<T>{x.data<T>(), mean});
+      elements(C, SettleStatistics<T>{n, T(eps), T(momentum), mean, squares.data<T>(), rstd,
+                                      running_mean.mutable_data<T>(), running_var.mutable_data<T>()});
+    } else if (training) {
       channels(B, C, area,
                Statistics<T>{T(momentum), T(eps), x.data<T>(), mean, rstd, running_mean.mutable_data<T>(),
                              running_var.mutable_data<T>()});
     } else {
-      elements(C, Inference<T>{T(eps), running_mean.data<T>(), running_var.data<T>(), mean, rstd});
+      elements(C, TakeRunning<T>{T(eps), running_mean.data<T>(), running_var.data<T>(), mean, rstd});
     }
-    channels(B, C, area,
-             Normalise<T>{x.data<T>(), mean, rstd, gamma.data<T>(), beta.data<T>(), y.mutable_data<T>()});
+    if (on_card())
+      rows(B * C, area,
+           NormalisePlane<T>{C, area, x.data<T>(), mean, rstd, gamma.data<T>(), beta.data<T>(),
+                             y.mutable_data<T>()});
+    else
+      channels(B, C, area,
+               Normalise<T>{x.data<T>(), mean, rstd, gamma.data<T>(), beta.data<T>(), y.mutable_data<T>()});
   });
   record("batch_norm", {x, gamma, beta}, y,
          [training, B, C, area, x, gamma, means, rstds, gx = x.gradient(), gg = gamma.gradient(),
           gb = beta.gradient()](const Gradient& gy) {
            for_float("batch_norm", x.dtype(), [&]<class T>() {
+             if (on_card()) {
+               const T *in = x.data<T>(), *mean = means.data<T>(), *rstd = rstds.data<T>(),
+                       *dy = gy.read<T>();
+               Tensor sums({2, C}, x.dtype());
+               T *const sum_xhat = sums.mutable_data<T>(), *const sum = sum_xhat + C;
+               channel_sums<T, 2>(B, C, area, {sum_xhat, sum}, Slopes<T>{in, mean, rstd, dy});
+               if (const auto dgamma = gg.target<T>()) elements(C, CopyElements<T>{sum_xhat, dgamma});
+               if (const auto dbeta = gb.target<T>()) elements(C, CopyElements<T>{sum, dbeta});
+               if (const auto dx = gx.target<T>())
+                 rows(B * C, area,
+                      BackwardPlane<T>{C, area, training ? 1 / T(B * area) : T(0), in, mean, rstd,
+                                       gamma.data<T>(), dy, sum_xhat, sum, dx});
+               return;
+             }
              channels(B, C, area,
                       Backward<T>{training, x.data<T>(), means.data<T>(), rstds.data<T>(), gamma.data<T>(),
                                   gy.read<T>(), gx.target<T>(), gg.target<T>(), gb.target<T>()});

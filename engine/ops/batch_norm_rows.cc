@@ -3,7 +3,9 @@
 
 #include "engine/kernels/columns.h"
 #include "engine/kernels/rows.h"
+#include "engine/ops/batch_norm.h"
 #include "engine/ops/cases.h"
+#include "engine/ops/copy.h"
 #include "engine/ops/elementary.h"
 #include "engine/ops/ops.h"
 
@@ -24,37 +26,6 @@ struct Square {
   TESSERA_FN std::array<T, 1> operator()(int64_t i, int64_t j) const {
     const T offset = x[i * C + j] - mean[j];
     return {offset * offset};
-  }
-};
-
-// From sums over the M rows: the mean, then, given the sum of squares, rstd and the running statistics.
-template <class T>
-struct Divide {
-  T M;
-  T* mean;
-  TESSERA_FN void operator()(int64_t j) const { mean[j] /= M; }
-};
-
-template <class T>
-struct Statistics {
-  T M, eps, momentum;
-  const T *mean, *squares;
-  T *rstd, *running_mean, *running_var;
-  TESSERA_FN void operator()(int64_t j) const {
-    rstd[j] = T(1) / std::sqrt(squares[j] / M + eps);
-    running_mean[j] += momentum * (mean[j] - running_mean[j]);
-    running_var[j] += momentum * (squares[j] / (M - 1) - running_var[j]);
-  }
-};
-
-template <class T>
-struct FromRunning {
-  T eps;
-  const T *running_mean, *running_var;
-  T *mean, *rstd;
-  TESSERA_FN void operator()(int64_t j) const {
-    mean[j] = running_mean[j];
-    rstd[j] = T(1) / std::sqrt(running_var[j] + eps);
   }
 };
 
@@ -94,13 +65,6 @@ struct Backward {
   }
 };
 
-template <class T>
-struct Put {
-  const T* sums;
-  GradTarget<T> to;
-  TESSERA_FN void operator()(int64_t j) const { to.put(j, sums[j]); }
-};
-
 }  // namespace
 
 Tensor batch_norm_rows(const Tensor& x, const Tensor& gamma, const Tensor& beta, Tensor& running_mean,
@@ -118,12 +82,12 @@ Tensor batch_norm_rows(const Tensor& x, const Tensor& gamma, const Tensor& beta,
     if (training) {
       Tensor squares({C}, x.dtype());
       column_sums<T, 1>(M, C, {mean}, {T(0)}, Value<T>{C, x.data<T>()});
-      elements(C, Divide<T>{T(M), mean});
+      elements(C, DivideSums<T>{T(M), mean});
       column_sums<T, 1>(M, C, {squares.mutable_data<T>()}, {T(0)}, Square<T>{C, x.data<T>(), mean});
-      elements(C, Statistics<T>{T(M), T(eps), T(momentum), mean, squares.data<T>(), rstd,
-                                running_mean.mutable_data<T>(), running_var.mutable_data<T>()});
-    } else {  // a copy: the running statistics may move on before backward
-      elements(C, FromRunning<T>{T(eps), running_mean.data<T>(), running_var.data<T>(), mean, rstd});
+      elements(C, SettleStatistics<T>{T(M), T(eps), T(momentum), mean, squares.data<T>(), rstd,
+                                      running_mean.mutable_data<T>(), running_var.mutable_data<T>()});
+    } else {
+      elements(C, TakeRunning<T>{T(eps), running_mean.data<T>(), running_var.data<T>(), mean, rstd});
     }
     rows(M, C,
          Normalise<T>{C, x.data<T>(), mean, rstd, gamma.data<T>(), beta.data<T>(), y.mutable_data<T>()});
@@ -136,8 +100,8 @@ Tensor batch_norm_rows(const Tensor& x, const Tensor& gamma, const Tensor& beta,
              Tensor sums({2, C}, x.dtype());
              T *const sum_xhat = sums.mutable_data<T>(), *const sum = sum_xhat + C;
              column_sums<T, 2>(M, C, {sum_xhat, sum}, {T(0), T(0)}, Slopes<T>{C, in, mean, rstd, dy});
-             if (const auto dgamma = gg.target<T>()) elements(C, Put<T>{sum_xhat, dgamma});
-             if (const auto dbeta = gb.target<T>()) elements(C, Put<T>{sum, dbeta});
+             if (const auto dgamma = gg.target<T>()) elements(C, CopyElements<T>{sum_xhat, dgamma});
+             if (const auto dbeta = gb.target<T>()) elements(C, CopyElements<T>{sum, dbeta});
              if (const auto dx = gx.target<T>())
                rows(M, C,
                     Backward<T>{C, training ? 1 / T(M) : T(0), in, mean, rstd, gamma.data<T>(), dy, sum_xhat,

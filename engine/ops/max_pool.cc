@@ -26,6 +26,15 @@ struct Pool {
     const int64_t last = i * stride - padding + kernel;
     return last < size ? last : size;
   }
+  // The windows along an axis with `count` of them that hold the place i.
+  TESSERA_FN int64_t first_window(int64_t i) const {
+    const int64_t past = i + padding - kernel;  // where one would start that just misses it
+    return past < 0 ? 0 : past / stride + 1;
+  }
+  TESSERA_FN int64_t last_window(int64_t i, int64_t count) const {
+    const int64_t last = (i + padding) / stride;
+    return last < count ? last : count - 1;
+  }
 };
 
 // y of one plane, an image's channel, and where in the plane each maximum was.
@@ -50,7 +59,8 @@ struct Forward {
   }
 };
 
-// Windows overlap: one thread adds up a whole plane, in order.
+// dx_i = sum of dy over the windows whose maximum is element i, in their order. Windows overlap: here one
+// thread adds up a whole plane, window by window.
 template <class T>
 struct Backward {
   Pool pool;
@@ -64,6 +74,26 @@ struct Backward {
     row.once([=, this] {
       for (int64_t i = plane * pool.out_area(); i < (plane + 1) * pool.out_area(); ++i) to[where[i]] += dy[i];
     });
+  }
+};
+
+// The same for a card, which has a thread for each element: it looks at the windows that hold it.
+template <class T>
+struct Gather {
+  Pool pool;
+  const T* dy;
+  const int32_t* where;
+  GradTarget<T> dx;
+  TESSERA_FN void operator()(int64_t i) const {
+    const int64_t plane = i / pool.area(), own = i % pool.area(), first = plane * pool.out_area();
+    const int64_t row = own / pool.W, column = own % pool.W;
+    T sum = dx.beta == T(0) ? T(0) : dx.data[i];
+    for (int64_t u = pool.first_window(row); u <= pool.last_window(row, pool.out_height); ++u)
+      for (int64_t v = pool.first_window(column); v <= pool.last_window(column, pool.out_width); ++v) {
+        const int64_t k = first + u * pool.out_width + v;
+        if (where[k] == own) sum += dy[k];
+      }
+    dx.data[i] = sum;
   }
 };
 
@@ -91,8 +121,12 @@ Tensor max_pool(const Tensor& x, int64_t kernel, int64_t stride, int64_t padding
   });
   record("max_pool", {x}, y, [pool, indices, gx = x.gradient()](const Gradient& gy) {
     for_float("max_pool", gx.dtype(), [&]<class T>() {
-      rows(pool.planes, pool.area(),
-           Backward<T>{pool, gy.read<T>(), indices.data<int32_t>(), gx.target<T>()});
+      const T* const dy = gy.read<T>();
+      const int32_t* const where = indices.data<int32_t>();
+      if (on_card())
+        elements(pool.planes * pool.area(), Gather<T>{pool, dy, where, gx.target<T>()});
+      else
+        rows(pool.planes, pool.area(), Backward<T>{pool, dy, where, gx.target<T>()});
     });
   });
   return y;
