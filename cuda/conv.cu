@@ -51,17 +51,17 @@ void conv_forward(const ConvShape& s, const T* x, const T* weight, const T* bias
   if (bias) elements(s.B * s.O * area, Bias<T>{s.O, area, bias, y});
   each_group(s, at_once, [&](int64_t first, int64_t n) {
     elements(n * taps * area, Unfold<T>{ConvSizes(s), x + first * s.C * s.H * s.W, unfolded});
-    gemm(Gemm<T>{.m = s.O,
-                 .n = area,
-                 .k = taps,
-                 .a = weight,
-                 .b = unfolded,
-                 .c = y + first * s.O * area,
-                 .lda = taps,
-                 .ldb = area,
-                 .ldc = area,
-                 .beta = bias ? T(1) : T(0)},
-         Batch<T>{n, 0, taps * area, s.O * area});
+    cuda::gemm(Gemm<T>{.m = s.O,
+                       .n = area,
+                       .k = taps,
+                       .a = weight,
+                       .b = unfolded,
+                       .c = y + first * s.O * area,
+                       .lda = taps,
+                       .ldb = area,
+                       .ldc = area,
+                       .beta = bias ? T(1) : T(0)},
+               Batch<T>{n, 0, taps * area, s.O * area});
   });
 }
 
@@ -71,17 +71,17 @@ void conv_data_gradient(const ConvShape& s, const T* weight, const T* dy, T* dx,
   Tensor columns({at_once, taps, area}, dtype_of<T>());
   T* const unfolded = columns.mutable_data<T>();
   each_group(s, at_once, [&](int64_t first, int64_t n) {
-    gemm(Gemm<T>{.transpose_a = true,
-                 .m = taps,
-                 .n = area,
-                 .k = s.O,
-                 .a = weight,
-                 .b = dy + first * s.O * area,
-                 .c = unfolded,
-                 .lda = taps,
-                 .ldb = area,
-                 .ldc = area},
-         Batch<T>{n, 0, s.O * area, taps * area});
+    cuda::gemm(Gemm<T>{.transpose_a = true,
+                       .m = taps,
+                       .n = area,
+                       .k = s.O,
+                       .a = weight,
+                       .b = dy + first * s.O * area,
+                       .c = unfolded,
+                       .lda = taps,
+                       .ldb = area,
+                       .ldc = area},
+               Batch<T>{n, 0, s.O * area, taps * area});
     elements(n * s.C * s.H * s.W, Fold<T>{ConvSizes(s), unfolded, dx + first * s.C * s.H * s.W, beta});
   });
 }
@@ -95,17 +95,17 @@ void conv_weight_gradient(const ConvShape& s, const T* x, const T* dy, T* dweigh
   Tensor sums({block_count(at_once), count}, dtype_of<T>());
   each_group(s, at_once, [&](int64_t first, int64_t n) {
     elements(n * taps * area, Unfold<T>{ConvSizes(s), x + first * s.C * s.H * s.W, unfolded});
-    gemm(Gemm<T>{.transpose_b = true,
-                 .m = s.O,
-                 .n = taps,
-                 .k = area,
-                 .a = dy + first * s.O * area,
-                 .b = unfolded,
-                 .c = of_image,
-                 .lda = area,
-                 .ldb = area,
-                 .ldc = taps},
-         Batch<T>{n, s.O * area, taps * area, count});
+    cuda::gemm(Gemm<T>{.transpose_b = true,
+                       .m = s.O,
+                       .n = taps,
+                       .k = area,
+                       .a = dy + first * s.O * area,
+                       .b = unfolded,
+                       .c = of_image,
+                       .lda = area,
+                       .ldb = area,
+                       .ldc = taps},
+               Batch<T>{n, s.O * area, taps * area, count});
     column_sums<T, 1>(n, count, {dweight}, {first == 0 ? beta : T(1)}, sums.mutable_data<T>(),
                       WeightTerms<T>{count, of_image});
   });

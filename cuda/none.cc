@@ -29,6 +29,10 @@ void gemm(const Gemm<T>&) {
   absent();
 }
 template <class T>
+void gemm(const Gemm<T>&, const GemmBatch&) {
+  absent();
+}
+template <class T>
 void attention_forward(const AttentionShape&, const T*, T, T*, T*) {
   absent();
 }
@@ -51,6 +55,7 @@ void conv_weight_gradient(const ConvShape&, const T*, const T*, T*, T) {
 
 #define TESSERA_INSTANTIATE(T)                                                                               \
   template void gemm(const Gemm<T>&);                                                                        \
+  template void gemm(const Gemm<T>&, const GemmBatch&);                                                      \
   template void attention_forward(const AttentionShape&, const T*, T, T*, T*);                               \
   template void attention_backward(const AttentionShape&, const T*, T, const T*, const T*, const T*, T*, T); \
   template void conv_forward(const ConvShape&, const T*, const T*, const T*, T*);                            \

@@ -31,6 +31,9 @@ namespace cuda {
 
 template <class T>
 void gemm(const Gemm<T>& g);
+// Sizes are above 0, every ld is given.
+template <class T>
+void gemm(const Gemm<T>& g, const GemmBatch& batch);
 template <class T>
 void attention_forward(const AttentionShape& shape, const T* qkv, T scale, T* out, T* lse);
 template <class T>

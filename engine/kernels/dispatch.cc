@@ -1,4 +1,6 @@
 // Products, attention and convolution on the current device.
+#include <algorithm>
+
 #include "engine/base/check.h"
 #include "engine/base/device.h"
 #include "engine/kernels/backends.h"
@@ -14,18 +16,43 @@ int64_t checked_ld(const char* matrix, int64_t ld, int64_t row) {
   return ld == 0 ? row : ld;
 }
 
-}  // namespace
-
 template <class T>
-void gemm(const Gemm<T>& given) {
+Gemm<T> checked(const Gemm<T>& given) {
   Gemm<T> g = given;
   TESSERA_CHECK(g.m >= 0 && g.n >= 0 && g.k >= 0, "gemm: sizes (m,n,k) = (", g.m, ",", g.n, ",", g.k,
                 ") must not be negative");
   g.lda = checked_ld("a", g.lda, g.transpose_a ? g.m : g.k);
   g.ldb = checked_ld("b", g.ldb, g.transpose_b ? g.k : g.n);
   g.ldc = checked_ld("c", g.ldc, g.n);
+  return g;
+}
+
+}  // namespace
+
+template <class T>
+void gemm(const Gemm<T>& given) {
+  const Gemm<T> g = checked(given);
   if (g.m == 0 || g.n == 0) return;
   on_card() ? cuda::gemm(g) : cpu::gemm(g);
+}
+
+template <class T>
+void gemm(const Gemm<T>& given, const GemmBatch& batch) {
+  constexpr int64_t kMost = 65535;  // a card counts no further along the axis of the products
+  Gemm<T> g = checked(given);
+  TESSERA_CHECK(!g.bias, "gemm: a batch of products has no bias");
+  const bool together = on_card() && g.m > 0 && g.n > 0 && g.k > 0;
+  for (int64_t first = 0; first < batch.count;) {
+    const int64_t count = together ? std::min(kMost, batch.count - first) : 1;
+    if (together)
+      cuda::gemm(g, {count, batch.stride_a, batch.stride_b, batch.stride_c});
+    else
+      gemm(g);
+    g.a += count * batch.stride_a;
+    g.b += count * batch.stride_b;
+    g.c += count * batch.stride_c;
+    first += count;
+  }
 }
 
 template <class T>
@@ -62,6 +89,7 @@ void conv_weight_gradient(const ConvShape& s, const T* x, const T* dy, T* dweigh
 
 #define TESSERA_INSTANTIATE(T)                                                                               \
   template void gemm(const Gemm<T>&);                                                                        \
+  template void gemm(const Gemm<T>&, const GemmBatch&);                                                      \
   template void attention_forward(const AttentionShape&, const T*, T, T*, T*);                               \
   template void attention_backward(const AttentionShape&, const T*, T, const T*, const T*, const T*, T*, T); \
   template void conv_forward(const ConvShape&, const T*, const T*, const T*, T*);                            \

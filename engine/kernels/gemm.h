@@ -23,4 +23,14 @@ struct Gemm {
 template <class T>
 void gemm(const Gemm<T>& g);
 
+// `count` products of one shape whose operands lie at strides (elements) from one another; a stride of 0
+// repeats the operand.
+struct GemmBatch {
+  int64_t count = 1, stride_a = 0, stride_b = 0, stride_c = 0;
+};
+
+// One after another, or on a card in one launch. There is no bias.
+template <class T>
+void gemm(const Gemm<T>& g, const GemmBatch& batch);
+
 }  // namespace tessera

@@ -30,70 +30,67 @@ Tensor matmul(const Tensor& a, const Tensor& b, bool transpose_a, bool transpose
   shape[-1] = s.n;
   Tensor c(shape, a.dtype());
   for_float("matmul", a.dtype(), [&]<class T>() {
-    const T *pa = a.data<T>(), *pb = b.data<T>();
-    T* pc = c.mutable_data<T>();
-    for (int64_t i = 0; i < s.batch; ++i)
-      gemm(Gemm<T>{.transpose_a = transpose_a,
-                   .transpose_b = transpose_b,
-                   .m = s.m,
-                   .n = s.n,
-                   .k = s.k,
-                   .a = pa + i * s.m * s.k,
-                   .b = pb + i * s.k * s.n,
-                   .c = pc + i * s.m * s.n});
+    gemm(Gemm<T>{.transpose_a = transpose_a,
+                 .transpose_b = transpose_b,
+                 .m = s.m,
+                 .n = s.n,
+                 .k = s.k,
+                 .a = a.data<T>(),
+                 .b = b.data<T>(),
+                 .c = c.mutable_data<T>()},
+         {s.batch, s.m * s.k, s.k * s.n, s.m * s.n});
   });
   record("matmul", {a, b}, c,
          [s, transpose_a, transpose_b, a, b, ga = a.gradient(), gb = b.gradient()](const Gradient& gc) {
            for_float("matmul", a.dtype(), [&]<class T>() {
              const T *pa = a.data<T>(), *pb = b.data<T>(), *dc = gc.read<T>();
-             if (const auto da = ga.target<T>())
-               for (int64_t i = 0; i < s.batch; ++i) {
-                 const T *dc_i = dc + i * s.m * s.n, *b_i = pb + i * s.k * s.n;
-                 T* out = da.data + i * s.m * s.k;
-                 if (transpose_a)  // da^T = op(b) dc^T
-                   gemm(Gemm<T>{.transpose_a = transpose_b,
-                                .transpose_b = true,
-                                .m = s.k,
-                                .n = s.m,
-                                .k = s.n,
-                                .a = b_i,
-                                .b = dc_i,
-                                .c = out,
-                                .beta = da.beta});
-                 else
-                   gemm(Gemm<T>{.transpose_b = !transpose_b,
-                                .m = s.m,
-                                .n = s.k,
-                                .k = s.n,
-                                .a = dc_i,
-                                .b = b_i,
-                                .c = out,
-                                .beta = da.beta});
-               }
-             if (const auto db = gb.target<T>())
-               for (int64_t i = 0; i < s.batch; ++i) {
-                 const T *dc_i = dc + i * s.m * s.n, *a_i = pa + i * s.m * s.k;
-                 T* out = db.data + i * s.k * s.n;
-                 if (transpose_b)  // db^T = dc^T op(a)
-                   gemm(Gemm<T>{.transpose_a = true,
-                                .transpose_b = transpose_a,
-                                .m = s.n,
-                                .n = s.k,
-                                .k = s.m,
-                                .a = dc_i,
-                                .b = a_i,
-                                .c = out,
-                                .beta = db.beta});
-                 else
-                   gemm(Gemm<T>{.transpose_a = !transpose_a,
-                                .m = s.k,
-                                .n = s.n,
-                                .k = s.m,
-                                .a = a_i,
-                                .b = dc_i,
-                                .c = out,
-                                .beta = db.beta});
-               }
+             const int64_t mk = s.m * s.k, kn = s.k * s.n, mn = s.m * s.n;
+             if (const auto da = ga.target<T>()) {
+               if (transpose_a)  // da^T = op(b) dc^T
+                 gemm(Gemm<T>{.transpose_a = transpose_b,
+                              .transpose_b = true,
+                              .m = s.k,
+                              .n = s.m,
+                              .k = s.n,
+                              .a = pb,
+                              .b = dc,
+                              .c = da.data,
+                              .beta = da.beta},
+                      {s.batch, kn, mn, mk});
+               else
+                 gemm(Gemm<T>{.transpose_b = !transpose_b,
+                              .m = s.m,
+                              .n = s.k,
+                              .k = s.n,
+                              .a = dc,
+                              .b = pb,
+                              .c = da.data,
+                              .beta = da.beta},
+                      {s.batch, mn, kn, mk});
+             }
+             if (const auto db = gb.target<T>()) {
+               if (transpose_b)  // db^T = dc^T op(a)
+                 gemm(Gemm<T>{.transpose_a = true,
+                              .transpose_b = transpose_a,
+                              .m = s.n,
+                              .n = s.k,
+                              .k = s.m,
+                              .a = dc,
+                              .b = pa,
+                              .c = db.data,
+                              .beta = db.beta},
+                      {s.batch, mn, mk, kn});
+               else
+                 gemm(Gemm<T>{.transpose_a = !transpose_a,
+                              .m = s.k,
+                              .n = s.n,
+                              .k = s.m,
+                              .a = pa,
+                              .b = dc,
+                              .c = db.data,
+                              .beta = db.beta},
+                      {s.batch, mk, mn, kn});
+             }
            });
          });
   return c;
