@@ -34,4 +34,7 @@ Command superclass_command();
 
 const std::vector<Command>& commands();
 
+// What `tessera list` prints, which other verbs may print too.
+int print_list(const std::string& what, bool json);
+
 }  // namespace tessera::cli

@@ -1,4 +1,4 @@
-// tessera info: what a safetensors file holds.
+// tessera info: what a safetensors file holds, or what this program can run on.
 #include <iostream>
 
 #include "cli/commands.h"
@@ -12,7 +12,7 @@ namespace {
 
 struct InfoOptions {
   std::string file;
-  bool json = false;
+  bool devices = false, json = false;
 };
 
 // The model in the file; nothing, with the reason in `why_not`, where it holds none that is known here.
@@ -57,6 +57,9 @@ std::string shape_text(const std::vector<int64_t>& shape) {
 }
 
 int run(const InfoOptions& o) {
+  TESSERA_CHECK_AS(Exit::usage, o.devices == o.file.empty(),
+                   "info is of a FILE or of --devices: give one of them");
+  if (o.devices) return print_list("devices", o.json);
   const SafetensorsFile file(weights_path(o.file));
   int64_t elements = 0, bytes = 0;
   for (const TensorEntry& entry : file.entries()) {
@@ -102,14 +105,16 @@ int run(const InfoOptions& o) {
 }  // namespace
 
 Command info_command() {
-  return {"info", "tensors, parameters, FLOPs and metadata of any safetensors file",
+  return {"info", "tensors, parameters, FLOPs and metadata of any safetensors file, or the devices",
           R"(FLOPs are two for each multiply-add of the matrix products. A mixture of experts is
 fused before inference: what that costs is shown.
 
-  tessera info runs/ewa/model.safetensors)",
+  tessera info runs/ewa/model.safetensors
+  tessera info --devices)",
           [](Arguments& args) -> Action {
             const auto o = std::make_shared<InfoOptions>();
-            args.required("FILE", o->file, "Safetensors file, or a run's folder for its last checkpoint");
+            args.optional("FILE", o->file, "Safetensors file, or a run's folder for its last checkpoint");
+            args.flag("--devices", o->devices, "What this program can run on, as `tessera list devices`");
             args.flag("--json", o->json, "The same as JSON");
             return [o] { return run(*o); };
           }};

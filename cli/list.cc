@@ -99,16 +99,18 @@ Listing devices() {
   return list;
 }
 
-int run(const ListOptions& o) {
+}  // namespace
+
+int print_list(const std::string& what, bool json) {
   const std::vector<std::pair<std::string, Listing (*)()>> listings{
       {"models", models}, {"presets", preset_names}, {"recipes", recipe_names}, {"keys", keys},
       {"ops", ops},       {"devices", devices}};
   std::vector<std::string> names;
   for (const auto& [name, make] : listings) {
     names.push_back(name);
-    if (name != o.what) continue;
+    if (name != what) continue;
     const Listing list = make();
-    if (o.json) {
+    if (json) {
       print_json(list.json);
       return 0;
     }
@@ -118,11 +120,9 @@ int run(const ListOptions& o) {
     table.print();
     return 0;
   }
-  fail(Exit::usage, "list '", o.what, "' is not known; did you mean '", nearest_name(o.what, names),
+  fail(Exit::usage, "list '", what, "' is not known; did you mean '", nearest_name(what, names),
        "'? There are models, presets, recipes, keys, ops and devices");
 }
-
-}  // namespace
 
 Command list_command() {
   return {"list", "models, presets, recipes, configuration keys, the engine's ops, or devices",
@@ -132,7 +132,7 @@ Command list_command() {
             const auto o = std::make_shared<ListOptions>();
             args.required("WHAT", o->what, "models, presets, recipes, keys, ops or devices");
             args.flag("--json", o->json, "The same as JSON");
-            return [o] { return run(*o); };
+            return [o] { return print_list(o->what, o->json); };
           }};
 }
 

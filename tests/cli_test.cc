@@ -91,18 +91,27 @@ TEST_CASE("what cannot be meant ends with 2 and names what is near") {
     const char* near;
   };
   for (const Wrong& wrong :
-       {Wrong{{}, "--help"}, Wrong{{"trian"}, "'train'"}, Wrong{{"eval", "w", "--dta", "x"}, "'--data'"},
-        Wrong{{"eval", "w", "--dta=x"}, "'--data'"}, Wrong{{"eval"}, "WEIGHTS"},
-        Wrong{{"list", "model"}, "'models'"}, Wrong{{"train", "--preset", "cifar10"}, "'cifar100'"},
+       {Wrong{{}, "--help"},
+        Wrong{{"trian"}, "'train'"},
+        Wrong{{"eval", "w", "--dta", "x"}, "'--data'"},
+        Wrong{{"eval", "w", "--dta=x"}, "'--data'"},
+        Wrong{{"eval"}, "WEIGHTS"},
+        Wrong{{"list", "model"}, "'models'"},
+        Wrong{{"train", "--preset", "cifar10"}, "'cifar100'"},
         Wrong{{"train", "--set", "optm.lr=1", "--print-config"}, "'optim.lr'"},
         Wrong{{"train", "--set", "optim.lr", "--print-config"}, "key=value"},
         Wrong{{"train", "--batch", "many", "--print-config"}, "train.batch"},
         Wrong{{"train", "--model", "vit_tiny_patch16", "--print-config"}, "'vit_tiny_patch16_224'"},
-        Wrong{{"train", "--data", place.path("data")}, "--out"}, Wrong{{"train", "--out", "x"}, "--data"},
+        Wrong{{"train", "--data", place.path("data")}, "--out"},
+        Wrong{{"train", "--out", "x"}, "--data"},
         Wrong{{"train", "--out", "x", "--resume", "y"}, "--resume"},
         Wrong{{"train", "--resume", "y", "--lr", "1"}, "--max-steps"},
-        Wrong{{"bench", "--batch", "-3"}, "--batch"}, Wrong{{"bench", "--mode", "fast"}, "infer"},
-        Wrong{{"predict", "w"}, "--index"}, Wrong{{"eval", "w", "x"}, "x"}}) {
+        Wrong{{"bench", "--batch", "-3"}, "--batch"},
+        Wrong{{"bench", "--mode", "fast"}, "infer"},
+        Wrong{{"info"}, "--devices"},
+        Wrong{{"info", "w", "--devices"}, "FILE"},
+        Wrong{{"predict", "w"}, "--index"},
+        Wrong{{"eval", "w", "x"}, "x"}}) {
     const Finished result = place.run(wrong.words);
     CAPTURE(wrong.near);
     CAPTURE(result.err);
@@ -134,6 +143,10 @@ TEST_CASE("help and lists") {
     CHECK(list.size() >= 3);
     for (const json& entry : list) CHECK(contains(table.out, entry[key].get<std::string>()));
   }
+  const Finished devices = place.run({"info", "--devices"});
+  CHECK(contains(devices.out, "cpu "));
+  CHECK(devices.out == place.run({"list", "devices"}).out);
+  CHECK(parsed(place.run({"info", "--devices", "--json"}))[0]["device"] == "cpu");
 }
 
 TEST_CASE("a printed configuration gives itself") {
