@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 #include <iostream>
+#include <limits>
 
 #include "cli/commands.h"
 #include "cli/model_file.h"
@@ -15,7 +16,7 @@
 #include "engine/base/parallel.h"
 #include "models/flops.h"
 #include "train/config.h"
-#include "train/replicas.h"
+#include "train/steps.h"
 
 namespace tessera::cli {
 namespace {
@@ -24,17 +25,22 @@ struct BenchOptions {
   std::string model = "vit_small_image_32", mode = "train", moe = "none", device = "cpu";
   std::vector<std::string> set;
   int64_t experts = 4, batch = 128, threads = 0, steps = 10, warmup = 3, burst = 0;
-  bool json = false, serve = false;
+  bool json = false, serve = false, no_graph = false;
 };
 
-// The model as named, without the random parts that inference does not have.
+// The model as named, without the random parts that inference does not have, at rates that stay the same.
 RunConfig bench_config(const BenchOptions& o) {
   RunConfig config;
   apply_settings(config, {{"model.name", o.model},
                           {"model.drop_path", "0"},
                           {"model.moe.blocks", o.moe},
                           {"model.moe.experts", std::to_string(o.experts)}});
+  config.schedule.kind = ScheduleConfig::Kind::constant;
+  config.ewa.schedule = ShareRateSchedule::Kind::constant;
+  config.train.log_every = std::numeric_limits<int64_t>::max();
   apply_settings(config, key_values(o.set));
+  config.train.batch = o.batch;
+  config.train.graph = !o.no_graph;
   validate(config);
   return config;
 }
@@ -43,30 +49,22 @@ RunConfig bench_config(const BenchOptions& o) {
 class Bench {
  public:
   Bench(const RunConfig& config, bool training, int64_t batch)
-      : config_(config),
-        training_(training),
-        batch_(batch),
-        model_(make_model(config.model, config.train.seed)),
+      : model_(make_model(config.model, config.train.seed)),
         replicas_(*model_, {.micro_batch = config.train.micro_batch}),
-        experts_(stacked_parameters(*model_)),
-        images_(size_t(batch * config.model.input_shape().count())) {
+        logits_(size_t(batch * config.model.classes)) {
+    if (training)
+      steps_ = std::make_unique<TrainingSteps>(config, *model_, std::numeric_limits<int32_t>::max());
     const Draw draw{.stream = Stream::test};
-    for (size_t i = 0; i < images_.size(); ++i) images_[i] = float(draw.normal(i));
-    if (training) {
-      optimizer_ = make_optimizer<float>(config.optim, model_->parameters().learned());
-      for (int64_t b = 0; b < batch; ++b) labels_.push_back(int32_t(b % config.model.classes));
-    } else {
-      logits_.resize(size_t(batch * config.model.classes));
-    }
+    batch_.inputs.resize(size_t(batch * config.model.input_shape().count()));
+    for (size_t i = 0; i < batch_.inputs.size(); ++i) batch_.inputs[i] = float(draw.normal(i));
+    for (int64_t b = 0; b < batch; ++b) batch_.labels.push_back(int32_t(b % config.model.classes));
   }
 
   void step() {
-    if (!training_) return replicas_.forward({images_, {}, batch_}, logits_.data());
-    const Pass pass{.training = true, .seed = config_.train.seed, .step = step_++};
-    replicas_.compute_gradients({images_, labels_, batch_}, pass, config_.train.label_smoothing);
-    const FlatParameters<float> flat = flat_parameters<float>(*model_, replicas_.gradients());
-    optimizer_->step(flat, config_.schedule.lr);
-    if (!experts_.empty()) average_experts<float>(flat.values, experts_, config_.ewa.share_rate);
+    if (steps_)
+      steps_->take(batch_, step_++);
+    else
+      replicas_.forward({batch_.inputs, {}, batch_.size()}, logits_.data());
   }
 
   // Milliseconds of a step, the mean of `burst` in a row.
@@ -81,16 +79,12 @@ class Bench {
   int64_t micro_batch() const { return replicas_.micro_batch(); }
 
  private:
-  const RunConfig config_;
-  const bool training_;
-  const int64_t batch_;
   std::unique_ptr<Model> model_;
   Replicas replicas_;
-  std::unique_ptr<Optimizer<float>> optimizer_;
-  std::vector<StackedParameter> experts_;
-  std::vector<float> images_, logits_;
-  std::vector<int32_t> labels_;
-  uint32_t step_ = 0;
+  std::unique_ptr<TrainingSteps> steps_;  // null: inference
+  Batch batch_;
+  std::vector<float> logits_;
+  int64_t step_ = 0;
 };
 
 double peak_rss_mb() {
@@ -158,9 +152,9 @@ int run(const BenchOptions& o) {
   use_threads(o.threads);
   const Device device = device_by_name(o.device);
   const Device::Scope there(device);
+  TESSERA_CHECK_AS(Exit::usage, o.batch <= 1 << 20, "--batch ", o.batch, ": at most 1048576");
   const RunConfig config = bench_config(o);
   if (device.is_cuda()) cuda::use_tf32() = config.train.dtype == "tf32";
-  TESSERA_CHECK_AS(Exit::usage, o.batch <= 1 << 20, "--batch ", o.batch, ": at most 1048576");
   const int64_t burst = o.burst > 0 ? o.burst : o.mode == "infer" && o.batch == 1 ? 10 : 1;
   Bench bench(config, o.mode == "train", o.batch);
   for (int64_t i = 0; i < o.warmup; ++i) bench.timed(burst);
@@ -207,6 +201,7 @@ its settings as JSON.
             args.option("--moe", "BLOCKS", o->moe, "Blocks with experts: none, every-2, last-2 or 1,3,5");
             args.option("--experts", o->experts, 1, "Experts in each of these blocks");
             args.flag("--json", o->json, "The result as JSON");
+            args.flag("--no-graph", o->no_graph, "On a card launch each kernel of a step by itself");
             args.flag("--serve", o->serve, "Answer commands on standard input");
             return [o] { return run(*o); };
           }};

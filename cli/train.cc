@@ -14,7 +14,7 @@ namespace {
 struct TrainOptions {
   RunSettings settings;
   std::string out, resume;
-  bool quiet = false, print_config = false, json = false;
+  bool quiet = false, print_config = false, json = false, no_graph = false;
 };
 
 // What a run that goes on may be told anew: where to stop, and the device. All else is its checkpoint's.
@@ -81,7 +81,8 @@ int run(const TrainOptions& o) {
   TESSERA_CHECK_AS(Exit::usage, !resumes || o.out.empty(),
                    "--out starts a run and --resume goes on with one: give one of them");
   const TrainConfig anew = resumes ? told_anew(o) : TrainConfig();
-  const RunConfig config = resumes ? run_config_of(o.resume) : effective_config(o.settings);
+  RunConfig config = resumes ? run_config_of(o.resume) : effective_config(o.settings);
+  config.train.graph = !o.no_graph;
   if (o.print_config) {
     std::cout << to_toml(config);
     return 0;
@@ -91,7 +92,7 @@ int run(const TrainOptions& o) {
                    "no data set: give --data DIR, or data.folder in the configuration");
   const Progress progress = o.quiet ? Progress::quiet : Progress::automatic;
   const RunFiles files{resumes ? o.resume : o.out};
-  const RunResult result = resumes ? resume(files.folder, progress, anew.max_steps, anew.device)
+  const RunResult result = resumes ? resume(files.folder, progress, anew.max_steps, anew.device, !o.no_graph)
                                    : train(config, files.folder, progress);
   print_result(result, files, config.model.classes, o.json);
   if (result.interrupted == 0) return 0;
@@ -123,6 +124,7 @@ Ctrl-C finishes the step, saves and exits with 130.
             args.flag("-q,--quiet", o->quiet, "No progress on standard error");
             args.flag("--print-config", o->print_config, "Print the settings as a TOML file, and do nothing");
             args.flag("--json", o->json, "The result as JSON");
+            args.flag("--no-graph", o->no_graph, "On a card launch each kernel of a step by itself");
             return [o] { return run(*o); };
           }};
 }

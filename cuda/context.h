@@ -26,6 +26,9 @@ struct Context {
 // an old driver or an unsupported card is Error(Exit::device).
 Context& context();
 
+// An event of the current device to order streams by.
+cudaEvent_t make_event();
+
 // After a kernel launch: its error, under its name.
 inline void check_launch(const char* kernel) { check(cudaGetLastError(), kernel); }
 

@@ -18,11 +18,24 @@ namespace {
 void* allocate(size_t) { absent(); }
 void release(void*) { absent(); }
 void copy(void*, const void*, size_t) { absent(); }
+void copy_across(void*, const Device&, const void*, const Device&, size_t) { absent(); }
 void zero(void*, size_t) { absent(); }
 void fill(float*, int64_t, float) { absent(); }
 void fill(double*, int64_t, double) { absent(); }
 bool& use_tf32() { absent(); }
 void synchronize() { absent(); }
+
+Graph::~Graph() = default;
+std::string Graph::record(const std::function<void()>&) { absent(); }
+void Graph::launch() { absent(); }
+Upload::Upload(void* to, size_t) : to_(to) { absent(); }
+Upload::~Upload() = default;
+std::byte* Upload::next() { absent(); }
+void Upload::send(size_t) { absent(); }
+Download::Download(const void* from, size_t bytes) : from_(from), bytes_(bytes) { absent(); }
+Download::~Download() = default;
+void Download::fetch() { absent(); }
+const void* Download::wait() { absent(); }
 
 template <class T>
 void gemm(const Gemm<T>&) {

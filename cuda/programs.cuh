@@ -54,7 +54,8 @@ inline dim3 team_shape(int64_t width) {
 #ifdef __CUDACC__
 
 template <class Row, class Program>
-__global__ void __launch_bounds__(kBlockThreads) run_rows(int64_t count, Program program) {
+__global__ void __launch_bounds__(kBlockThreads)
+    run_rows(int64_t count, const __grid_constant__ Program program) {
   const int64_t i = int64_t(blockIdx.x) * blockDim.y + threadIdx.y;
   if (i < count) program(Row(), i);
 }
@@ -68,7 +69,7 @@ void rows(int64_t count, int64_t width, const Program& program) {
 }
 
 template <class F>
-__global__ void __launch_bounds__(kBlockThreads) run_elements(int64_t n, F f) {
+__global__ void __launch_bounds__(kBlockThreads) run_elements(int64_t n, const __grid_constant__ F f) {
   const int64_t step = int64_t(gridDim.x) * blockDim.x;
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += step) f(i);
 }

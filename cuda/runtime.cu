@@ -79,6 +79,13 @@ Context& context() {
   return *slot;
 }
 
+cudaEvent_t make_event() {
+  context();  // on this thread
+  cudaEvent_t event;
+  TESSERA_CUDA_CALL(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+  return event;
+}
+
 void* allocate(size_t bytes) {
   void* block = nullptr;
   const cudaError_t status = cudaMallocAsync(&block, bytes, context().stream);
@@ -101,6 +108,26 @@ void release(void* block) {
 
 void copy(void* to, const void* from, size_t bytes) {
   if (bytes) TESSERA_CUDA_CALL(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, context().stream));
+}
+
+void copy_across(void* to, const Device& to_card, const void* from, const Device& from_card, size_t bytes) {
+  const auto after = [](const Device& first, const Device& then) {
+    cudaEvent_t done;
+    {
+      const Device::Scope there(first);
+      done = make_event();
+      TESSERA_CUDA_CALL(cudaEventRecord(done, context().stream));
+    }
+    const Device::Scope there(then);
+    TESSERA_CUDA_CALL(cudaStreamWaitEvent(context().stream, done));
+    TESSERA_CUDA_CALL(cudaEventDestroy(done));
+  };
+  after(from_card, to_card);  // it is written by then
+  {
+    const Device::Scope there(to_card);
+    copy(to, from, bytes);
+  }
+  after(to_card, from_card);  // and not written again, nor freed, before
 }
 
 void zero(void* to, size_t bytes) {

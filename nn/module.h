@@ -139,8 +139,9 @@ struct Pass {
   PassReport* report = nullptr;
   // Shown every module's output, in order; used to find the first one that is not finite.
   std::function<void(const std::string& module, const Tensor& output)> watch = {};
+  const uint32_t* step_on_card = nullptr;  // as in Draw
 
-  Draw draw(Stream stream, uint32_t site) const { return {seed, stream, step, site}; }
+  Draw draw(Stream stream, uint32_t site) const { return {seed, stream, step, site, step_on_card}; }
   void add_loss(const Tensor& weighted) const {
     if (report) report->losses.push_back(weighted);
   }

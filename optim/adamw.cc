@@ -21,6 +21,30 @@ struct Update {
   }
 };
 
+template <class T>
+struct Rule {
+  double beta1, beta2, eps, factor, weight_decay;
+  const T* gradients;
+  T *w, *m, *v;
+  // The bias corrections, folded into scalars: the loop is bound by memory.
+  TESSERA_FN Update<T> at(const StepNumbers& numbers) const {
+    const double rate = numbers.lr * factor;
+    return {T(numbers.gradient_scale),
+            T(beta1),
+            T(beta2),
+            T(1 - beta1),
+            T(1 - beta2),
+            T(1 - rate * weight_decay),
+            T(rate * numbers.mean_correction),
+            T(numbers.square_correction),
+            T(eps),
+            gradients,
+            w,
+            m,
+            v};
+  }
+};
+
 }  // namespace
 
 template <class T>
@@ -39,20 +63,21 @@ AdamW<T>::AdamW(const OptimizerConfig& config, int64_t count)
 }
 
 template <class T>
-void AdamW<T>::update(const FlatParameters<T>& parameters, double lr, double gradient_scale) {
+void AdamW<T>::correct(StepNumbers& numbers) const {
   const double t = double(this->steps());
-  // The bias corrections, folded into scalars: the loop is bound by memory.
-  const double correction = 1 / (1 - std::pow(config_.beta1, t));
-  const T root_scale = T(1 / std::sqrt(1 - std::pow(config_.beta2, t)));
-  const T beta1 = T(config_.beta1), beta2 = T(config_.beta2), eps = T(config_.eps);
-  const T fresh1 = T(1 - config_.beta1), fresh2 = T(1 - config_.beta2), scale = T(gradient_scale);
+  numbers.mean_correction = 1 / (1 - std::pow(config_.beta1, t));
+  numbers.square_correction = 1 / std::sqrt(1 - std::pow(config_.beta2, t));
+}
 
+template <class T>
+void AdamW<T>::update(const FlatParameters<T>& parameters, const StepNumbers* numbers) {
   parameters.each_range([&](int64_t begin, int64_t end, bool decays, double factor) {
-    const double rate = lr * factor;
-    const T step_size = T(rate * correction), keep = T(decays ? 1 - rate * config_.weight_decay : 1);
-    elements(end - begin, Update<T>{scale, beta1, beta2, fresh1, fresh2, keep, step_size, root_scale, eps,
-                                    parameters.gradients + begin, parameters.values + begin,
-                                    mean_.mutable_data<T>() + begin, square_.mutable_data<T>() + begin});
+    update_elements(
+        end - begin,
+        Rule<T>{config_.beta1, config_.beta2, config_.eps, factor, decays ? config_.weight_decay : 0,
+                parameters.gradients + begin, parameters.values + begin, mean_.mutable_data<T>() + begin,
+                square_.mutable_data<T>() + begin},
+        numbers);
   });
 }
 

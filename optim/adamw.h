@@ -22,7 +22,8 @@ class AdamW : public Optimizer<T> {
   }
 
  private:
-  void update(const FlatParameters<T>& parameters, double lr, double gradient_scale) override;
+  void correct(StepNumbers& numbers) const override;
+  void update(const FlatParameters<T>& parameters, const StepNumbers* numbers) override;
 
   OptimizerConfig config_;
   Tensor mean_, square_;

@@ -10,8 +10,7 @@
 namespace tessera {
 namespace {
 
-// Sums of squares of blocks, and then the sum of those: programs for a card, whose one replica needs no
-// adding.
+// Sums of squares of blocks, and then the root of their sum: programs for a card.
 template <class T>
 struct BlockSquares {
   int64_t count;
@@ -25,33 +24,34 @@ struct BlockSquares {
   }
 };
 
-struct Total {
+struct RootOfSum {
   int64_t count;
-  double* sums;  // whose first becomes the total
+  const double* sums;
+  double* root;
   TESSERA_FN void operator()(const Row& row, int64_t) const {
     const double total = row.sum(count, [=, this](int64_t i) { return sums[i]; });
-    row.once([=, this] { sums[0] = total; });
+    row.once([=, this] { *root = std::sqrt(total); });
   }
 };
 
-template <class T>
-double norm_on_card(const T* values, int64_t count) {
-  const int64_t blocks = (count + kBlock - 1) / kBlock;
-  if (blocks == 0) return 0;
-  Tensor sums({blocks}, DType::f64);
-  rows(blocks, kBlock, BlockSquares<T>{count, values, sums.mutable_data<double>()});
-  rows(1, blocks, Total{blocks, sums.mutable_data<double>()});
-  return std::sqrt(sums.at(0));
-}
-
 }  // namespace
+
+template <class T>
+void put_norm(const T* gradient, int64_t count, Tensor& sums, double* norm) {
+  const int64_t blocks = (count + kBlock - 1) / kBlock;
+  if (!sums) sums = Tensor({blocks}, DType::f64);
+  rows(blocks, kBlock, BlockSquares<T>{count, gradient, sums.mutable_data<double>()});
+  rows(1, blocks, RootOfSum{blocks, sums.data<double>(), norm});
+}
 
 template <class T>
 double reduce_gradients(std::span<T* const> replicas, int64_t count) {
   TESSERA_CHECK(!replicas.empty(), "reduce_gradients: no replicas");
   if (on_card()) {
     TESSERA_CHECK(replicas.size() == 1, "reduce_gradients: ", replicas.size(), " replicas on one card");
-    return norm_on_card(replicas[0], count);
+    Tensor sums, norm({1}, DType::f64);
+    put_norm(replicas[0], count, sums, norm.mutable_data<double>());
+    return norm.at(0);
   }
   const double square = block_sum(count, [&](int64_t begin, int64_t end) {
     const Row row;
@@ -66,10 +66,12 @@ double reduce_gradients(std::span<T* const> replicas, int64_t count) {
 double clip_factor(double norm, double max_norm) {
   TESSERA_CHECK_AS(Exit::usage, max_norm >= 0, "clip: the largest norm ", max_norm,
                    " is below 0; 0 means no bound");
-  return max_norm == 0 || norm <= max_norm || !std::isfinite(norm) ? 1 : max_norm / norm;
+  return bounding_factor(norm, max_norm);
 }
 
 template double reduce_gradients(std::span<float* const>, int64_t);
 template double reduce_gradients(std::span<double* const>, int64_t);
+template void put_norm(const float*, int64_t, Tensor&, double*);
+template void put_norm(const double*, int64_t, Tensor&, double*);
 
 }  // namespace tessera

@@ -15,6 +15,12 @@ struct Approach {
   TESSERA_FN void operator()(int64_t i) const { ema[i] = keep * ema[i] + (1 - keep) * values[i]; }
 };
 
+struct Rule {
+  const float* values;
+  float* ema;
+  TESSERA_FN Approach at(const StepNumbers& numbers) const { return {float(numbers.ema_keep), values, ema}; }
+};
+
 struct Exchange {
   float *a, *b;
   TESSERA_FN void operator()(int64_t i) const {
@@ -30,10 +36,13 @@ Ema::Ema(const float* values, int64_t count, double decay) : values_({count}, DT
   copy(values_.mutable_data<float>(), values, count);
 }
 
-void Ema::update(const float* values, int64_t step) {
+double Ema::keep(int64_t step) const {
   const double t = double(step);
-  const float keep = float(std::min(decay_, (1 + t) / (10 + t)));
-  elements(values_.count(), Approach{keep, values, values_.mutable_data<float>()});
+  return std::min(decay_, (1 + t) / (10 + t));
+}
+
+void Ema::update(const float* values, const StepNumbers* numbers) {
+  update_elements(values_.count(), Rule{values, values_.mutable_data<float>()}, numbers);
 }
 
 void Ema::swap(float* values) { elements(values_.count(), Exchange{values_.mutable_data<float>(), values}); }

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "engine/tensor/tensor.h"
+#include "optim/step_numbers.h"
 
 namespace tessera {
 
@@ -13,8 +14,11 @@ class Ema {
   // so that the first weights are soon forgotten (our choice).
   Ema(const float* values, int64_t count, double decay);
 
-  // After step `step`, counted from 1. The same bits for any thread count.
-  void update(const float* values, int64_t step);
+  // The decay of step `step`, counted from 1.
+  double keep(int64_t step) const;
+  // After that step, by the decay in `numbers`, which lie where the values do. The same bits for any thread
+  // count.
+  void update(const float* values, const StepNumbers* numbers);
   // Exchanges the average with `values`; a second call brings both back.
   void swap(float* values);
 

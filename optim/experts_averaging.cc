@@ -1,6 +1,7 @@
 #include "optim/experts_averaging.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "engine/base/check.h"
@@ -43,15 +44,61 @@ struct Averaging {
   }
 };
 
+// Some parameters, for one launch.
+struct Several {
+  static constexpr size_t kMost = 64;
+  std::array<StackedParameter, kMost> parameters;
+  // The parameter of the i-th unit of all of them, a parameter having units(it); i becomes the unit's number
+  // there.
+  template <class F>
+  TESSERA_FN const StackedParameter& find(int64_t& i, F units) const {
+    size_t p = 0;
+    for (; i >= units(parameters[p]); ++p) i -= units(parameters[p]);
+    return parameters[p];
+  }
+};
+
+// Calls f(several, how many units they have together) until all have been there.
+template <class F, class G>
+void each_several(std::span<const StackedParameter> parameters, F units, G f) {
+  while (!parameters.empty()) {
+    const size_t n = std::min(Several::kMost, parameters.size());
+    Several several{};
+    int64_t total = 0;
+    for (size_t p = 0; p < n; ++p) total += units(several.parameters[p] = parameters[p]);
+    f(several, total);
+    parameters = parameters.subspan(n);
+  }
+}
+
+struct Elements {
+  TESSERA_FN int64_t operator()(const StackedParameter& p) const { return p.experts > 1 ? p.count : 0; }
+};
+struct Blocks {
+  TESSERA_FN int64_t operator()(const StackedParameter& p) const { return (p.count + kBlock - 1) / kBlock; }
+};
+
+// The share rate that makes all experts equal.
+TESSERA_FN double full_share(const StackedParameter& parameter) {
+  return double(parameter.experts - 1) / double(parameter.experts);
+}
+
+template <class T>
+struct AverageSeveral {
+  Several several;
+  T* values;
+  const StepNumbers* numbers;
+  TESSERA_FN void operator()(int64_t i) const {
+    if (numbers->stopped || numbers->share_rate == 0) return;
+    const StackedParameter& of = several.find(i, Elements());
+    Averaging<T>{of.experts, of.count, T(1 - numbers->share_rate / full_share(of)), values + of.offset}(i);
+  }
+};
+
 void check_stacked(const StackedParameter& parameter) {
   TESSERA_CHECK(parameter.experts >= 1 && parameter.count >= 0 && parameter.offset >= 0,
                 "experts: a stacked parameter of ", parameter.experts, " experts with ", parameter.count,
                 " elements each at offset ", parameter.offset);
-}
-
-// The share rate that makes all experts equal.
-double full_share(const StackedParameter& parameter) {
-  return double(parameter.experts - 1) / double(parameter.experts);
 }
 
 // Of the elements of a block on a card: the sum of squared distances from the mean, and of the mean's square
@@ -83,6 +130,31 @@ struct BlockSpread {
   }
 };
 
+template <class T>
+struct SpreadOfSeveral {
+  Several several;
+  const T* values;
+  double* sums;
+  TESSERA_FN void operator()(const Row& row, int64_t block) const {
+    int64_t own = block;
+    const StackedParameter& of = several.find(own, Blocks());
+    const Averaging<T> averaging{of.experts, of.count, T(0), const_cast<T*>(values) + of.offset};
+    BlockSpread<T>{averaging, sums + 2 * (block - own)}(row, own);
+  }
+};
+
+// The quotient of all blocks' sums.
+struct Deviation {
+  int64_t blocks;
+  const double* sums;
+  double* deviation;
+  TESSERA_FN void operator()(const Row& row, int64_t) const {
+    const double apart = row.sum(blocks, [=, this](int64_t i) { return sums[2 * i]; });
+    const double mean = row.sum(blocks, [=, this](int64_t i) { return sums[2 * i + 1]; });
+    row.once([=, this] { *deviation = apart == 0 ? 0 : std::sqrt(apart / mean); });
+  }
+};
+
 struct Spread {
   double deviation = 0, mean = 0;
 
@@ -93,19 +165,6 @@ struct Spread {
   }
 };
 
-template <class T>
-Spread spread_on_card(const T* stacked, const StackedParameter& parameter) {
-  const int64_t blocks = (parameter.count + kBlock - 1) / kBlock;
-  Tensor sums({blocks, 2}, DType::f64);
-  rows(blocks, kBlock,
-       BlockSpread<T>{{parameter.experts, parameter.count, T(0), const_cast<T*>(stacked)},
-                      sums.mutable_data<double>()});
-  const std::vector<double> parts = sums.values<double>();
-  Spread spread;
-  for (size_t i = 0; i < parts.size(); i += 2) spread += Spread{parts[i], parts[i + 1]};
-  return spread;
-}
-
 }  // namespace
 
 double ShareRateSchedule::at(int64_t step) const {
@@ -113,8 +172,7 @@ double ShareRateSchedule::at(int64_t step) const {
   return rate * double(step) / double(ramp_steps);
 }
 
-template <class T>
-void average_experts(T* values, std::span<const StackedParameter> parameters, double share_rate) {
+void check_share_rate(std::span<const StackedParameter> parameters, double share_rate) {
   for (const StackedParameter& parameter : parameters) {
     check_stacked(parameter);
     TESSERA_CHECK_AS(Exit::usage,
@@ -122,6 +180,11 @@ void average_experts(T* values, std::span<const StackedParameter> parameters, do
                      "experts averaging: the share rate ", share_rate, " is outside [0, ",
                      full_share(parameter), "], the range for ", parameter.experts, " experts");
   }
+}
+
+template <class T>
+void average_experts(T* values, std::span<const StackedParameter> parameters, double share_rate) {
+  check_share_rate(parameters, share_rate);
   if (share_rate == 0) return;
   for (const StackedParameter& parameter : parameters) {
     if (parameter.experts == 1) continue;
@@ -144,6 +207,21 @@ void average_experts(T* values, std::span<const StackedParameter> parameters, do
 }
 
 template <class T>
+void average_at_once(T* values, std::span<const StackedParameter> parameters, const StepNumbers* numbers) {
+  each_several(parameters, Elements(), [&](const Several& several, int64_t count) {
+    elements(count, AverageSeveral<T>{several, values, numbers});
+  });
+}
+
+template <class T>
+void average_experts(T* values, std::span<const StackedParameter> parameters, const StepNumbers* numbers) {
+  if (on_card())
+    average_at_once(values, parameters, numbers);
+  else
+    average_experts(values, parameters, numbers->share_rate);
+}
+
+template <class T>
 void mean_experts(const T* stacked, int64_t experts, int64_t count, T* out) {
   check_stacked({0, experts, count});
   each_block(count, [=](int64_t begin, int64_t end) {
@@ -152,15 +230,30 @@ void mean_experts(const T* stacked, int64_t experts, int64_t count, T* out) {
 }
 
 template <class T>
+void put_deviation(const T* values, std::span<const StackedParameter> parameters, Tensor& sums,
+                   double* deviation) {
+  int64_t blocks = 0, first = 0;
+  for (const StackedParameter& parameter : parameters) blocks += Blocks()(parameter);
+  if (!sums) sums = Tensor({blocks, 2}, DType::f64);
+  double* const of_blocks = sums.mutable_data<double>();
+  each_several(parameters, Blocks(), [&](const Several& several, int64_t count) {
+    rows(count, kBlock, SpreadOfSeveral<T>{several, values, of_blocks + 2 * first});
+    first += count;
+  });
+  rows(1, blocks, Deviation{blocks, of_blocks, deviation});
+}
+
+template <class T>
 double expert_deviation(const T* values, std::span<const StackedParameter> parameters) {
+  if (on_card()) {
+    Tensor sums, deviation({1}, DType::f64);
+    put_deviation(values, parameters, sums, deviation.mutable_data<double>());
+    return deviation.at(0);
+  }
   Spread total;
   for (const StackedParameter& parameter : parameters) {
     check_stacked(parameter);
     const T* stacked = values + parameter.offset;
-    if (on_card()) {
-      total += spread_on_card(stacked, parameter);
-      continue;
-    }
     total += block_sum(parameter.count, [=](int64_t begin, int64_t end) {
       const Row row;
       const int64_t n = end - begin;
@@ -183,6 +276,12 @@ double expert_deviation(const T* values, std::span<const StackedParameter> param
 
 template void average_experts(float*, std::span<const StackedParameter>, double);
 template void average_experts(double*, std::span<const StackedParameter>, double);
+template void average_experts(float*, std::span<const StackedParameter>, const StepNumbers*);
+template void average_experts(double*, std::span<const StackedParameter>, const StepNumbers*);
+template void average_at_once(float*, std::span<const StackedParameter>, const StepNumbers*);
+template void average_at_once(double*, std::span<const StackedParameter>, const StepNumbers*);
+template void put_deviation(const float*, std::span<const StackedParameter>, Tensor&, double*);
+template void put_deviation(const double*, std::span<const StackedParameter>, Tensor&, double*);
 template void mean_experts(const float*, int64_t, int64_t, float*);
 template void mean_experts(const double*, int64_t, int64_t, double*);
 template double expert_deviation(const float*, std::span<const StackedParameter>);

@@ -6,6 +6,8 @@
 #include <span>
 #include <string_view>
 
+#include "optim/step_numbers.h"
+
 namespace tessera {
 
 // A parameter of E experts in a flat buffer: expert e has the `count` elements from offset + e count on.
@@ -33,6 +35,13 @@ struct ShareRateSchedule {
 // experts would step past their mean, is Error(Exit::usage), and then nothing has changed.
 template <class T>
 void average_experts(T* values, std::span<const StackedParameter> parameters, double share_rate);
+// The same by the share rate in `numbers`, which lie where the values do. A card averages all parameters at
+// once, and nobody sees the rate there: check_share_rate() is for whoever brings it.
+template <class T>
+void average_experts(T* values, std::span<const StackedParameter> parameters, const StepNumbers* numbers);
+template <class T>
+void average_at_once(T* values, std::span<const StackedParameter> parameters, const StepNumbers* numbers);
+void check_share_rate(std::span<const StackedParameter> parameters, double share_rate);
 
 // out(count) <- the mean over the experts of stacked(E, count); equal experts give exactly themselves.
 template <class T>
@@ -43,5 +52,9 @@ void mean_experts(const T* stacked, int64_t experts, int64_t count, T* out);
 // 0 where all experts are equal, infinity where all means are 0 and the experts are not.
 template <class T>
 double expert_deviation(const T* values, std::span<const StackedParameter> parameters);
+// The same on a card, left there in *deviation. `sums` is room for it, made where there is none.
+template <class T>
+void put_deviation(const T* values, std::span<const StackedParameter> parameters, Tensor& sums,
+                   double* deviation);
 
 }  // namespace tessera

@@ -9,6 +9,22 @@ namespace tessera {
 
 template <class T>
 void Optimizer<T>::step(const FlatParameters<T>& parameters, double lr, double gradient_scale) {
+  StepNumbers numbers{.lr = lr, .gradient_scale = gradient_scale};
+  prepare(numbers);
+  if (!on_card()) return step(parameters, &numbers);
+  Tensor there({int64_t(sizeof numbers)}, DType::u8);
+  there.assign(std::span(reinterpret_cast<const uint8_t*>(&numbers), sizeof numbers));
+  step(parameters, reinterpret_cast<const StepNumbers*>(there.data<uint8_t>()));
+}
+
+template <class T>
+void Optimizer<T>::prepare(StepNumbers& numbers) {
+  ++steps_;
+  correct(numbers);
+}
+
+template <class T>
+void Optimizer<T>::step(const FlatParameters<T>& parameters, const StepNumbers* numbers) {
   TESSERA_CHECK(parameters.count == count_, "optimizer: made for ", count_, " parameters, but given ",
                 parameters.count);
   TESSERA_CHECK(parameters.decayed >= 0 && parameters.decayed <= count_, "optimizer: ", parameters.decayed,
@@ -16,8 +32,7 @@ void Optimizer<T>::step(const FlatParameters<T>& parameters, double lr, double g
   TESSERA_CHECK(parameters.rates.empty() || parameters.rates.back().end == count_,
                 "optimizer: learning rates for ", parameters.rates.empty() ? 0 : parameters.rates.back().end,
                 " of ", count_, " parameters");
-  ++steps_;
-  update(parameters, lr, gradient_scale);
+  update(parameters, numbers);
 }
 
 template <class T>

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "engine/tensor/tensor.h"
+#include "optim/step_numbers.h"
 
 namespace tessera {
 
@@ -63,6 +64,10 @@ class Optimizer {
   // One update of `parameters` with learning rate `lr`; each gradient is first multiplied by `gradient_scale`
   // (the clip factor). The same bits for any thread count.
   void step(const FlatParameters<T>& parameters, double lr, double gradient_scale = 1);
+  // The same in two: counts a step and fills in what follows from the count, and then updates by `numbers`,
+  // which lie where the parameters do.
+  void prepare(StepNumbers& numbers);
+  void step(const FlatParameters<T>& parameters, const StepNumbers* numbers);
   virtual std::vector<State> state() = 0;
 
   // Steps taken so far.
@@ -73,7 +78,8 @@ class Optimizer {
   explicit Optimizer(int64_t count) : count_(count) {}
 
  private:
-  virtual void update(const FlatParameters<T>& parameters, double lr, double gradient_scale) = 0;
+  virtual void correct(StepNumbers&) const {}  // by steps()
+  virtual void update(const FlatParameters<T>& parameters, const StepNumbers* numbers) = 0;
 
   int64_t count_;
   int64_t steps_ = 0;

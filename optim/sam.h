@@ -12,8 +12,8 @@ class Sam {
  public:
   explicit Sam(double rho) : rho_(rho) {}
 
-  // Moves the weights to where the second gradient is taken; `norm` is |g|.
-  void climb(float* values, const float* gradients, int64_t count, double norm);
+  // Moves the weights to where the second gradient is taken; *norm is |g|, and lies where the weights do.
+  void climb(float* values, const float* gradients, int64_t count, const double* norm);
   // Brings them back, to the bit.
   void descend(float* values) const;
 

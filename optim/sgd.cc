@@ -19,6 +19,25 @@ struct Update {
   }
 };
 
+template <class T>
+struct Rule {
+  double decay, momentum, factor;
+  bool nesterov;
+  const T* gradients;
+  T *w, *b;
+  TESSERA_FN Update<T> at(const StepNumbers& numbers) const {
+    return {T(numbers.gradient_scale),
+            T(decay),
+            T(momentum),
+            T(numbers.lr * factor),
+            T(nesterov ? 1 : 0),
+            nesterov ? T(momentum) : T(1),
+            gradients,
+            w,
+            b};
+  }
+};
+
 }  // namespace
 
 template <class T>
@@ -33,14 +52,13 @@ Sgd<T>::Sgd(const OptimizerConfig& config, int64_t count)
 }
 
 template <class T>
-void Sgd<T>::update(const FlatParameters<T>& parameters, double lr, double gradient_scale) {
-  const T scale = T(gradient_scale), momentum = T(config_.momentum);
-  const T ahead = T(config_.nesterov ? 1 : 0), along = config_.nesterov ? momentum : T(1);
-
+void Sgd<T>::update(const FlatParameters<T>& parameters, const StepNumbers* numbers) {
   parameters.each_range([&](int64_t begin, int64_t end, bool decays, double factor) {
-    const T rate = T(lr * factor), decay = T(decays ? config_.weight_decay : 0);
-    elements(end - begin, Update<T>{scale, decay, momentum, rate, ahead, along, parameters.gradients + begin,
-                                    parameters.values + begin, momentum_.mutable_data<T>() + begin});
+    update_elements(
+        end - begin,
+        Rule<T>{decays ? config_.weight_decay : 0, config_.momentum, factor, config_.nesterov,
+                parameters.gradients + begin, parameters.values + begin, momentum_.mutable_data<T>() + begin},
+        numbers);
   });
 }
 

@@ -19,7 +19,7 @@ class Sgd : public Optimizer<T> {
   std::vector<typename Optimizer<T>::State> state() override { return {{"momentum_buffer", &momentum_}}; }
 
  private:
-  void update(const FlatParameters<T>& parameters, double lr, double gradient_scale) override;
+  void update(const FlatParameters<T>& parameters, const StepNumbers* numbers) override;
 
   OptimizerConfig config_;
   Tensor momentum_;

@@ -7,13 +7,17 @@
 #include <set>
 
 #include "cuda/devices.h"
+#include "cuda/runtime.h"
 #include "engine/tensor/memory.h"
+#include "models/registry.h"
 #include "tests/process.h"
 #include "tests/random_inputs.h"
+#include "tests/small_models.h"
 #include "tests/tiny_run.h"
 #include "tests/worst.h"
 #include "train/config.h"
 #include "train/replicas.h"
+#include "train/steps.h"
 
 namespace tessera {
 namespace {
@@ -141,34 +145,65 @@ ModelConfig small_model() {
   return config.model;
 }
 
+// One of each architecture, with convolutions and batch norms, windows, and points.
+std::vector<ModelConfig> all_models() {
+  std::vector<ModelConfig> models = testing::small_models();
+  models.push_back(models[0]);
+  models.back().name = "conv_stem";
+  models.back().stem = {.strides = "2,1", .channels = 5, .kernel = 3, .batch_norm = true, .relu = true};
+  ModelConfig rep_vgg = model_by_name("rep_vgg_small_image_32");
+  rep_vgg.image_size = 8;
+  rep_vgg.dim = 6;
+  rep_vgg.classes = 5;
+  models.push_back(rep_vgg);
+  ModelConfig points = model_by_name("point_transformer");
+  points.depth = 2;
+  points.dim = 24;
+  points.heads = 3;
+  points.classes = 5;
+  points.points.count = 64;
+  points.points.groups = 8;
+  points.points.group_size = 6;
+  models.push_back(points);
+  for (ModelConfig& c : models) c.drop_path = 0.2;
+  return models;
+}
+
 struct Step {
   StepResult result;
   std::vector<float> gradients, logits;
 };
 
-Step step_on(const Device& device, const std::vector<float>& images, const std::vector<int32_t>& labels) {
+// A batch of normal numbers.
+struct SomeBatch {
+  std::vector<float> images;
+  std::vector<int32_t> labels;
+
+  SomeBatch(const ModelConfig& config, int64_t B) : images(size_t(B * config.input_shape().count())) {
+    for (size_t i = 0; i < images.size(); ++i) images[i] = float(Draw{.seed = 2}.normal(i));
+    for (int64_t b = 0; b < B; ++b) labels.push_back(int32_t(b * 3 % config.classes));
+  }
+  BatchView view() const { return {images, labels, int64_t(labels.size())}; }
+};
+
+Step step_on(const Device& device, const ModelConfig& config, const SomeBatch& some) {
   const Device::Scope there(device);
-  const auto model = make_model(small_model(), 5);
+  const auto model = make_model(config, 5);
   Replicas replicas(*model, {.workers = 1});
-  const BatchView batch{images, labels, int64_t(labels.size())};
+  const BatchView batch = some.view();
   Step step;
   for (uint32_t i = 0; i < 3; ++i)  // recorded, and replayed from the arena's plan
     step.result = replicas.compute_gradients(batch, {.seed = 3, .step = 7}, 0.1);
   step.gradients = replicas.gradients().values<float>();
-  step.logits.resize(labels.size() * size_t(model->config().classes));
+  step.logits.resize(some.labels.size() * size_t(config.classes));
   replicas.forward(batch, step.logits.data());
   return step;
 }
 
-TEST_CASE("cuda: a model's loss, gradients and logits, with experts, dropout and drop-path") {
-  if (no_card()) return;
-  const int64_t B = 23;
-  const ModelConfig config = small_model();
-  std::vector<float> images(size_t(B * config.channels * config.image_size * config.image_size));
-  for (size_t i = 0; i < images.size(); ++i) images[i] = float(Draw{.seed = 2}.normal(i));
-  std::vector<int32_t> labels;
-  for (int64_t b = 0; b < B; ++b) labels.push_back(int32_t(b * 3 % config.classes));
-  const Step host = step_on(Device(), images, labels), card = step_on(kCard, images, labels);
+void same_on_both(const ModelConfig& config) {
+  CAPTURE(config.name);
+  const SomeBatch batch(config, 23);
+  const Step host = step_on(Device(), config, batch), card = step_on(kCard, config, batch);
   CHECK(card.result.loss == doctest::Approx(host.result.loss).epsilon(1e-5));
   CHECK(card.result.gradient_norm == doctest::Approx(host.result.gradient_norm).epsilon(1e-4));
   CHECK(card.result.correct == host.result.correct);
@@ -183,9 +218,96 @@ TEST_CASE("cuda: a model's loss, gradients and logits, with experts, dropout and
   };
   CHECK(apart(card.logits, host.logits) <= 1e-4);
   CHECK(apart(card.gradients, host.gradients) <= 1e-3);
-  const Step again = step_on(kCard, images, labels);
+  const Step again = step_on(kCard, config, batch);
   CHECK(again.gradients == card.gradients);
   CHECK(again.logits == card.logits);
+}
+
+TEST_CASE("cuda: a model's loss, gradients and logits, with experts, dropout and drop-path") {
+  if (no_card()) return;
+  same_on_both(small_model());
+}
+
+TEST_CASE("cuda: every architecture's loss, gradients and logits") {
+  if (no_card()) return;
+  for (const ModelConfig& config : all_models()) same_on_both(config);
+}
+
+// What some steps leave, each with a batch of its own and every third with soft targets.
+struct Trained {
+  std::vector<float> weights;
+  std::vector<double> losses, norms;
+};
+
+Trained train_on_card(RunConfig config, bool graph) {
+  const Device::Scope there(kCard);
+  config.train.batch = 12;
+  config.train.graph = graph;
+  config.train.ema = 0.9;
+  config.schedule.kind = ScheduleConfig::Kind::constant;
+  const auto model = make_model(config.model, 5);
+  TrainingSteps steps(config, *model, 100);
+  Trained trained;
+  const auto keep = [&](const std::optional<TrainingSteps::Done>& done) {
+    if (!done) return;
+    trained.losses.push_back(done->result.loss);
+    trained.norms.push_back(done->result.gradient_norm);
+  };
+  for (int64_t step = 0; step < 12; ++step) {
+    const SomeBatch some(config.model, config.train.step_images());
+    Batch batch;
+    batch.inputs = some.images;
+    for (float& value : batch.inputs) value *= float(1 + step % 4);
+    batch.labels = some.labels;
+    if (step % 3 == 0) {
+      const size_t K = size_t(config.model.classes);
+      batch.soft_targets.resize(batch.labels.size() * K);
+      for (size_t b = 0; b < batch.labels.size(); ++b)
+        batch.soft_targets[b * K + size_t(batch.labels[b])] = batch.soft_targets[b * K] = 0.5f;
+    }
+    keep(steps.take(batch, step));
+    if (step == 6) keep(steps.settle());
+  }
+  keep(steps.settle());
+  trained.weights = model->parameters().flat().values<float>();
+  return trained;
+}
+
+TEST_CASE("cuda: a step as a graph has the bits of its kernels one by one") {
+  if (no_card()) return;
+  std::vector<RunConfig> configs(4);
+  for (RunConfig& config : configs) config.model = small_model();
+  configs[1].sam_rho = 0.05;
+  configs[1].layer_decay = 0.7;
+  configs[2].optim.name = "sgd";
+  configs[2].train.clip = 0.1;
+  configs[2].model.moe.partition = PartitionScope::replica;
+  configs[3].train.accumulate = 2;
+  configs[3].model.moe.partition = PartitionScope::per_image;
+  for (const ModelConfig& model : all_models()) configs.emplace_back().model = model;
+  for (const RunConfig& config : configs) {
+    CAPTURE(config.model.name);
+    const Trained graph = train_on_card(config, true), eager = train_on_card(config, false);
+    CHECK(graph.losses.size() == 12);
+    CHECK(graph.losses == eager.losses);
+    CHECK(graph.norms == eager.norms);
+    CHECK(graph.weights == eager.weights);
+  }
+}
+
+TEST_CASE("cuda: tf32 is near f32") {
+  if (no_card()) return;
+  const ModelConfig config = small_model();
+  const SomeBatch batch(config, 23);
+  const Step f32 = step_on(kCard, config, batch);
+  {
+    const Device::Scope there(kCard);
+    cuda::use_tf32() = true;
+  }
+  const Step tf32 = step_on(kCard, config, batch);
+  cuda::use_tf32() = false;
+  CHECK(tf32.result.loss == doctest::Approx(f32.result.loss).epsilon(1e-2));  // 10 bits of mantissa
+  CHECK(tf32.result.gradient_norm == doctest::Approx(f32.result.gradient_norm).epsilon(3e-2));
 }
 
 TEST_CASE("cuda: runs repeat and resume to the bit, and go on on the other device") {
@@ -193,13 +315,14 @@ TEST_CASE("cuda: runs repeat and resume to the bit, and go on on the other devic
   const TinySet set;
   const ScratchFolder runs;
   const auto start = [&](const std::string& name, std::vector<std::string> more) {
-    more.insert(more.end(), {"--device", "cuda", "--set", "train.ema=0.9"});
+    more.insert(more.end(), {"--device", "cuda", "--set", "train.ema=0.9", "--set", "train.clip=0.5", "--set",
+                             "train.checkpoint_every=0"});
     const Finished done = run_program(train_command(set, runs / name, more));
     INFO(done.err);
     REQUIRE(done.code == 0);
   };
   start("whole", {});
-  start("again", {});
+  start("again", {"--no-graph"});
   start("parts", {"--max-steps", "17"});
   REQUIRE(run_program({"train", "--resume", runs / "parts", "--quiet"}).code == 0);
   for (const char* file : {"last.safetensors", "best.safetensors", "model.safetensors"}) {
@@ -209,6 +332,19 @@ TEST_CASE("cuda: runs repeat and resume to the bit, and go on on the other devic
   start("moved", {"--max-steps", "17"});
   CHECK(run_program({"train", "--resume", runs / "moved", "--device", "cpu", "--quiet"}).code == 0);
   CHECK(run_program({"eval", runs / "moved", "--device", "cuda"}).code == 0);
+  REQUIRE(run_program(train_command(set, runs / "host", {"--max-steps", "17"})).code == 0);
+  CHECK(run_program({"train", "--resume", runs / "host", "--device", "cuda", "--quiet"}).code == 0);
+}
+
+TEST_CASE("cuda: a loss that is not finite ends the run a step later and is not saved") {
+  if (no_card() || no_program()) return;
+  const TinySet set;
+  const ScratchFolder runs;
+  const Finished run = run_program(train_command(
+      set, runs / "run", {"--device", "cuda", "--lr", "1e30", "--set", "schedule.warmup_lr=1e30"}));
+  INFO(run.err);
+  CHECK(run.code == 5);
+  CHECK(run.err.find("the first module whose output is not finite is blocks.") != std::string::npos);
 }
 
 }  // namespace

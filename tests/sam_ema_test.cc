@@ -16,12 +16,14 @@ TEST_CASE("sam: the second gradient of a quadratic is the one a step of rho uphi
   std::vector<float> w{3, 1};
   const std::vector<float> start = w, gradient{3, 4};
   Sam sam(0.5);
-  sam.climb(w.data(), gradient.data(), 2, 5);
+  double norm = 5;
+  sam.climb(w.data(), gradient.data(), 2, &norm);
   CHECK(w[0] == doctest::Approx(3.3));
   CHECK(w[1] == doctest::Approx(1.4));
   sam.descend(w.data());
   CHECK(w == start);
-  sam.climb(w.data(), std::vector<float>{0, 0}.data(), 2, 0);  // no direction
+  norm = 0;
+  sam.climb(w.data(), std::vector<float>{0, 0}.data(), 2, &norm);  // no direction
   CHECK(w == start);
 }
 
@@ -31,7 +33,8 @@ TEST_CASE("ema: the recursion with its rising decay, and the exchange") {
   std::vector<double> expected{1, -2, 5};
   for (int64_t t = 1; t <= 40; ++t) {
     for (float& value : w) value = value * 0.9f + float(t);
-    ema.update(w.data(), t);
+    const StepNumbers numbers{.ema_keep = ema.keep(t)};
+    ema.update(w.data(), &numbers);
     const double keep = std::min(0.75, (1 + double(t)) / (10 + double(t)));
     for (size_t i = 0; i < 3; ++i) expected[i] = keep * expected[i] + (1 - keep) * double(w[i]);
   }

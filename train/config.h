@@ -52,6 +52,7 @@ struct TrainConfig {
   int64_t eval_every = 1;        // epochs
   int64_t checkpoint_every = 0;  // steps between two saves inside an epoch; 0: at the ends of epochs only
   int64_t log_every = 1;         // steps between two lines of the log
+  bool graph = true;             // launch a card's step as one CUDA graph; the bits are the same: not a field
 
   int64_t step_images() const { return batch * accumulate; }
 };

@@ -32,7 +32,20 @@ void add_notes(Notes& sums, const Notes& notes, double weight) {
 }
 
 // Tells apart the kinds of steps that an arena plans.
-uint64_t arena_key(int64_t samples, bool training) { return uint64_t(samples) * 2 + training; }
+uint64_t arena_key(int64_t samples, bool training, bool soft_targets = false) {
+  return uint64_t(samples) * 4 + soft_targets * 2 + training;
+}
+
+// Rows of a tensor, where they are.
+template <class T>
+Tensor rows_of(Tensor whole, int64_t begin, int64_t end) {
+  Shape shape = whole.shape();
+  const int64_t row = shape.count(1, shape.rank());
+  shape[0] = end - begin;
+  Tensor part = Tensor::declare(shape, whole.dtype());
+  part.place(whole.mutable_data<T>() + begin * row, whole);
+  return part;
+}
 
 }  // namespace
 
@@ -84,7 +97,7 @@ Tensor Replicas::images_of(const BatchView& batch, const Piece& piece) const {
 
 Tensor Replicas::targets_of(const BatchView& batch, const Piece& piece) const {
   const int64_t m = piece.end - piece.begin, K = model_.config().classes;
-  if (batch.soft_targets.empty()) {
+  if (!batch.soft()) {
     const std::span<const int32_t> own = batch.labels.subspan(size_t(piece.begin), size_t(m));
     if (Device::current().is_cuda())  // where the loss does not look at them
       for (const int32_t label : own)
@@ -101,6 +114,15 @@ Tensor Replicas::targets_of(const BatchView& batch, const Piece& piece) const {
   return soft;
 }
 
+Tensor Replicas::images_of(const CardBatch& batch, const Piece& piece) const {
+  return rows_of<float>(batch.images, piece.begin, piece.end);
+}
+
+Tensor Replicas::targets_of(const CardBatch& batch, const Piece& piece) const {
+  return batch.soft() ? rows_of<float>(batch.soft_targets, piece.begin, piece.end)
+                      : rows_of<int32_t>(batch.labels, piece.begin, piece.end);
+}
+
 // f(worker, piece) for every piece; worker w takes the pieces w, w + W, ..., whatever the threads' speed.
 template <class F>
 void Replicas::on_pieces(const std::vector<Piece>& pieces, size_t workers, F f) {
@@ -110,42 +132,58 @@ void Replicas::on_pieces(const std::vector<Piece>& pieces, size_t workers, F f) 
   });
 }
 
+void Replicas::clear_gradients(Worker& worker) {
+  if (!worker.gradients) worker.gradients = model_.parameters().make_gradients();
+  worker.gradients->clear();
+}
+
+// Forward and backward of one piece; then f(logits, loss, report, the piece's share of the batch), which a
+// card has not worked out yet.
+template <class Batch, class F>
+void Replicas::learn(Worker& worker, const Batch& batch, const Piece& piece, const Pass& pass,
+                     double label_smoothing, F f) {
+  const int64_t m = piece.end - piece.begin;
+  const Arena::Step step(worker.arena, arena_key(m, true, batch.soft()));
+  Tape tape;
+  const Tape::Scope recording(&tape);
+  const ParameterGradients::Scope gradients(*worker.gradients);
+  const double share = double(m) / double(batch.size);
+  PassReport report;
+  Pass part = pass;
+  part.training = true;
+  part.first_sample = piece.begin;
+  part.batch = batch.size;
+  part.targets = targets_of(batch, piece);
+  part.report = &report;
+  const Tensor logits = model_.forward(images_of(batch, piece), part);
+  const Tensor own_loss = softmax_cross_entropy(logits, part.targets, label_smoothing);
+  Tensor loss = own_loss;
+  for (const Tensor& auxiliary : report.losses) loss = add(loss, auxiliary.reshape(loss.shape()));
+  tape.backward(loss, share);
+  f(logits, own_loss, report, share);
+}
+
 StepResult Replicas::compute_gradients(const BatchView& batch, const Pass& pass, double label_smoothing) {
   TESSERA_CHECK(int64_t(batch.labels.size()) == batch.size, "replicas: ", batch.labels.size(), " labels for ",
                 batch.size, " images");
   for (auto& worker : workers_) {
-    if (!worker->gradients) worker->gradients = model_.parameters().make_gradients();
-    worker->gradients->clear();
+    clear_gradients(*worker);
     worker->result = {};
   }
   const size_t workers = model_.whole_batch() ? 1 : workers_.size();
   on_pieces(cut_training(batch.size), workers, [&](Worker& worker, const Piece& piece) {
-    const int64_t m = piece.end - piece.begin;
-    const Arena::Step step(worker.arena, arena_key(m, true));
-    const Tape::Scope recording(&worker.tape);
-    const ParameterGradients::Scope gradients(*worker.gradients);
-    StepResult& result = worker.result;
-    const double share = double(m) / double(batch.size);
-    PassReport report;
-    Pass part = pass;
-    part.training = true;
-    part.first_sample = piece.begin;
-    part.batch = batch.size;
-    part.targets = targets_of(batch, piece);
-    part.report = &report;
-    const Tensor logits = model_.forward(images_of(batch, piece), part);
-    const Tensor own_loss = softmax_cross_entropy(logits, part.targets, label_smoothing);
-    Tensor loss = own_loss;
-    for (const Tensor& auxiliary : report.losses) loss = add(loss, auxiliary.reshape(loss.shape()));
-    worker.tape.backward(loss, share);
-    // Looked at only now: a card has the whole pass to do before anybody waits for it.
-    result.loss += own_loss.item() * share;
-    for (const Tensor& auxiliary : report.losses) result.auxiliary += auxiliary.item() * share;
-    add_notes(result.notes, report.notes, share);
-    const std::vector<float> scores = logits.values<float>();
-    const int64_t K = logits.size(1);
-    for (int64_t b = 0; b < m; ++b)
-      result.correct += largest_logit(scores.data() + b * K, K) == batch.labels[size_t(piece.begin + b)];
+    learn(worker, batch, piece, pass, label_smoothing,
+          [&](const Tensor& logits, const Tensor& loss, const PassReport& report, double share) {
+            StepResult& result = worker.result;
+            result.loss += loss.item() * share;
+            for (const Tensor& auxiliary : report.losses) result.auxiliary += auxiliary.item() * share;
+            add_notes(result.notes, report.notes, share);
+            const std::vector<float> scores = logits.values<float>();
+            const int64_t K = logits.size(1);
+            for (int64_t b = 0; b < logits.size(0); ++b)
+              result.correct +=
+                  largest_logit(scores.data() + b * K, K) == batch.labels[size_t(piece.begin + b)];
+          });
   });
   StepResult result;
   std::vector<float*> buffers;
@@ -159,6 +197,26 @@ StepResult Replicas::compute_gradients(const BatchView& batch, const Pass& pass,
   }
   result.gradient_norm = reduce_gradients<float>(buffers, model_.parameters().learned());
   return result;
+}
+
+void Replicas::queue_gradients(const CardBatch& batch, const Pass& pass, double label_smoothing,
+                               StepFindings* found) {
+  Worker& worker = *workers_[0];
+  clear_gradients(worker);
+  for (const Piece& piece : cut_training(batch.size))
+    learn(worker, batch, piece, pass, label_smoothing,
+          [&](const Tensor& logits, const Tensor& loss, const PassReport& report, double share) {
+            bool adds = piece.begin > 0;
+            put_loss(loss, share, adds, &found->loss);
+            put_correct(logits, rows_of<int32_t>(batch.labels, piece.begin, piece.end), adds,
+                        &found->correct);
+            for (const Tensor& auxiliary : report.losses) {
+              put_loss(auxiliary, share, adds, &found->auxiliary);
+              adds = true;
+            }
+          });
+  worker.gradients->fill_unwritten(counts_);
+  put_norm(gradients().data<float>(), model_.parameters().learned(), norm_sums_, &found->gradient_norm);
 }
 
 void Replicas::forward(const BatchView& batch, float* logits) {

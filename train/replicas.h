@@ -1,9 +1,10 @@
 // The step on the CPU: micro-batches on replica threads. Each worker takes a few images at a time through the
-// whole forward and backward pass with its own tape, arena and gradient buffer, so that activations stay in
-// cache and nobody waits between layers; the buffers are then added in a fixed order. Where a card is the
-// current device, it is one worker that takes the whole batch.
+// whole forward and backward pass with its own arena and gradient buffer, so that activations stay in cache
+// and nobody waits between layers; the buffers are then added in a fixed order. Where a card is the current
+// device, it is one worker that takes the whole batch.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -15,6 +16,7 @@
 #include "engine/tensor/arena.h"
 #include "engine/tensor/tape.h"
 #include "models/model.h"
+#include "optim/step_numbers.h"
 
 namespace tessera {
 
@@ -31,6 +33,18 @@ struct BatchView {
   std::span<const int32_t> labels;           // (B), or empty
   int64_t size = 0;                          // B
   std::span<const float> soft_targets = {};  // (B,K): what is learned in place of the labels; or empty
+
+  bool soft() const { return !soft_targets.empty(); }
+};
+
+// The same on a card.
+struct CardBatch {
+  Tensor images;        // (B, ...)
+  Tensor labels;        // i32 (B)
+  Tensor soft_targets;  // (B,K), or empty
+  int64_t size = 0;     // B
+
+  bool soft() const { return bool(soft_targets); }
 };
 
 struct StepResult {
@@ -39,6 +53,8 @@ struct StepResult {
   int64_t correct = 0;                                    // samples whose largest logit is the label's
   std::map<std::string, std::vector<double>> notes = {};  // what the model reported (PassReport), means
   double gradient_norm = 0;
+
+  bool finite() const { return std::isfinite(loss + auxiliary) && std::isfinite(gradient_norm); }
 };
 
 class Replicas {
@@ -50,6 +66,11 @@ class Replicas {
   StepResult compute_gradients(const BatchView& batch, const Pass& pass, double label_smoothing);
   const Tensor& gradients() { return workers_[0]->gradients->flat(); }
 
+  // The same on a card, without waiting for it: what is found is left there, without `stopped`.
+  void queue_gradients(const CardBatch& batch, const Pass& pass, double label_smoothing, StepFindings* found);
+  // Where a card's steps have their memory, as Arena::slab().
+  const void* slab() const { return workers_[0]->arena.slab(); }
+
   // Logits (B,K) of a batch in eval mode.
   void forward(const BatchView& batch, float* logits);
 
@@ -58,12 +79,12 @@ class Replicas {
   std::string first_non_finite(const BatchView& batch, Pass pass);
 
   Shape input_shape() const { return model_.input_shape(); }  // of one sample
+  int64_t classes() const { return model_.config().classes; }
   int64_t micro_batch() const { return micro_batch_; }
 
  private:
   struct Worker {
     Arena arena;
-    Tape tape;
     std::unique_ptr<ParameterGradients> gradients;
     StepResult result;  // its part of it
   };
@@ -77,6 +98,12 @@ class Replicas {
   std::vector<Piece> cut_training(int64_t batch) const;
   Tensor targets_of(const BatchView& batch, const Piece& piece) const;
   Tensor images_of(const BatchView& batch, const Piece& piece) const;
+  Tensor targets_of(const CardBatch& batch, const Piece& piece) const;
+  Tensor images_of(const CardBatch& batch, const Piece& piece) const;
+  void clear_gradients(Worker& worker);
+  template <class Batch, class F>
+  void learn(Worker& worker, const Batch& batch, const Piece& piece, const Pass& pass, double label_smoothing,
+             F f);
   template <class F>
   void on_pieces(const std::vector<Piece>& pieces, size_t workers, F f);
 
@@ -84,6 +111,7 @@ class Replicas {
   std::vector<std::unique_ptr<Worker>> workers_;
   std::vector<int64_t> counts_;  // elements of each parameter
   int64_t micro_batch_, parts_, together_;
+  Tensor norm_sums_;  // put_norm's
 };
 
 }  // namespace tessera

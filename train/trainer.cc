@@ -11,13 +11,11 @@
 #include "data/image_set.h"
 #include "engine/base/parallel.h"
 #include "models/adapt.h"
-#include "optim/clip.h"
-#include "optim/ema.h"
-#include "optim/sam.h"
 #include "train/checkpoint.h"
 #include "train/log.h"
 #include "train/progress.h"
 #include "train/signals.h"
+#include "train/steps.h"
 #include "train/superclass.h"
 
 namespace tessera {
@@ -47,11 +45,6 @@ Device chosen_device(const RunConfig& config, bool show) {
   return device;
 }
 
-// Samples that a replica takes at a time; 0: as it sees fit. A card takes whole batches.
-int64_t micro_batch(const TrainConfig& config, const Device& device) {
-  return config.micro_batch == 0 && device.is_cuda() ? config.batch : config.micro_batch;
-}
-
 // One split, which has what the model takes.
 Dataset load_fitting(const RunConfig& config, Split split) {
   Dataset data = load_dataset(config.data.folder, split, config.data.name);
@@ -72,28 +65,17 @@ class Run {
   RunResult run();
 
  private:
-  struct StepTimes {
-    double images_per_second, data_wait;
-  };
+  using Done = TrainingSteps::Done;
 
-  void start_ema();
-  StepResult gradients(const Batch& batch, bool update_statistics);
-  StepResult step(const Batch& batch);
+  void start_clock();
+  void finish(const std::optional<Done>& done);
   Evaluation evaluated();
   void evaluate_test();
-  Buffers buffers();
-  double share_rate(int64_t step) const;
   bool epoch_ends() const;  // the epoch's last step is done, and the epoch not yet evaluated
   void end_epoch();
-  double deviation() const;
   Metadata metadata() const;
-  void log_step(const Batch& batch, const StepResult& result, const StepTimes& times);
-  Pass pass() const { return {.training = true, .seed = config_.train.seed, .step = uint32_t(state_.step)}; }
-  static BatchView view(const Batch& batch) {
-    return {batch.inputs, batch.labels, batch.size(), batch.soft_targets};
-  }
-  float* values() { return model_->parameters().flat().mutable_data<float>(); }
-  [[noreturn]] void diverged(const Batch& batch, const StepResult& result);
+  void log_step(const Done& done, double seconds, double waited);
+  [[noreturn]] void diverged(const Done& done);
 
   RunConfig config_;
   RunFiles files_;
@@ -104,19 +86,14 @@ class Run {
   Normalization normalization_;
   std::unique_ptr<Model> model_;
   Loader loader_;
-  Replicas replicas_;
-  std::unique_ptr<Optimizer<float>> optimizer_;
-  std::vector<RateRange> rates_;
-  std::optional<Sam> sam_;
-  std::optional<Ema> ema_;
-  std::vector<StackedParameter> experts_;
+  std::unique_ptr<TrainingSteps> steps_;
   int64_t total_steps_, last_step_, tested_step_ = -1, saved_step_ = -1;
-  ShareRateSchedule share_rate_;
-  int64_t last_averaged_;  // step
   RunState state_;
   RunResult result_;
   std::unique_ptr<RunLog> log_;
   std::unique_ptr<ProgressLine> progress_;
+  Clock::time_point clock_;  // from when on the next step counts its time
+  double waited_ = 0;        // how long there had been waited for data by then
 };
 
 Run::Run(const RunConfig& config, const std::string& folder, Progress progress)
@@ -129,12 +106,7 @@ Run::Run(const RunConfig& config, const std::string& folder, Progress progress)
       test_set_(load_fitting(config, Split::test)),
       normalization_(normalization(train_set_.name)),
       model_(make_model(config.model, config.train.seed)),
-      loader_(train_set_, training_options(config, model_->input_shape(), normalization_)),
-      replicas_(*model_, {.workers = config.train.threads,
-                          .micro_batch = micro_batch(config.train, device_),
-                          .parts = config.train.accumulate}),
-      optimizer_(make_optimizer<float>(config.optim, model_->parameters().learned())),
-      experts_(stacked_parameters(*model_)) {
+      loader_(train_set_, training_options(config, model_->input_shape(), normalization_)) {
   if (show_)
     for (const Dataset* const set : {&train_set_, &test_set_})
       for (const std::string& note : set->notes) std::fprintf(stderr, "note: %s\n", note.c_str());
@@ -143,12 +115,7 @@ Run::Run(const RunConfig& config, const std::string& folder, Progress progress)
   last_step_ = config_.train.max_steps > 0 ? std::min(total_steps_, config_.train.max_steps) : total_steps_;
   config_.schedule.warmup_steps = std::llround(config_.train.warmup_epochs * per_epoch);
   config_.schedule.total_steps = total_steps_;
-  share_rate_ = {config_.ewa.schedule, config_.ewa.share_rate,
-                 std::max<int64_t>(1, std::llround(config_.ewa.ramp * double(total_steps_)))};
-  last_averaged_ = std::llround(config_.ewa.until * double(total_steps_));
-  if (config_.layer_decay < 1) rates_ = layer_rates(*model_, config_.layer_decay);
-  if (config_.sam_rho > 0) sam_.emplace(config_.sam_rho);
-  start_ema();
+  steps_ = std::make_unique<TrainingSteps>(config_, *model_, total_steps_);
   state_.data_fingerprint = train_set_.fingerprint();
 }
 
@@ -160,7 +127,7 @@ void Run::start_from(const SafetensorsFile& weights) {
     return tessera::start_from(*model_, weights);
   }();
   store.move_to(device_);
-  start_ema();
+  steps_->start_ema();
   if (!show_) return;
   std::fprintf(stderr, "weights from %s\n", weights.name().c_str());
   for (const std::string& change : changes) std::fprintf(stderr, "  %s\n", change.c_str());
@@ -168,8 +135,8 @@ void Run::start_from(const SafetensorsFile& weights) {
 
 void Run::load(const SafetensorsFile& checkpoint, int64_t max_steps) {
   const uint64_t own = state_.data_fingerprint;
-  state_ = load_checkpoint(checkpoint, *model_, buffers());
-  optimizer_->set_steps(state_.optimizer_steps);
+  state_ = load_checkpoint(checkpoint, *model_, steps_->buffers());
+  steps_->optimizer().set_steps(state_.optimizer_steps);
   TESSERA_CHECK_AS(Exit::data, state_.data_fingerprint == own, "the images in ", config_.data.folder,
                    " are not those that the run was started with (fingerprints ", own, " and ",
                    state_.data_fingerprint, ")");
@@ -179,57 +146,14 @@ void Run::load(const SafetensorsFile& checkpoint, int64_t max_steps) {
   last_step_ = config_.train.max_steps > 0 ? std::min(total_steps_, config_.train.max_steps) : total_steps_;
 }
 
-// The moving average starts from the weights that training starts from.
-void Run::start_ema() {
-  if (config_.train.ema > 0) ema_.emplace(values(), model_->parameters().count(), config_.train.ema);
-}
-
-// What a checkpoint holds beside the weights.
-Buffers Run::buffers() {
-  Buffers buffers = optimizer_->state();
-  if (ema_) buffers.push_back({"ema", &ema_->values()});
-  return buffers;
-}
-
-double Run::share_rate(int64_t step) const { return step < last_averaged_ ? share_rate_.at(step) : 0; }
-
-StepResult Run::gradients(const Batch& batch, bool update_statistics) {
-  Pass how = pass();
-  how.update_statistics = update_statistics;
-  const StepResult result = replicas_.compute_gradients(view(batch), how, config_.train.label_smoothing);
-  if (!std::isfinite(result.loss + result.auxiliary) || !std::isfinite(result.gradient_norm))
-    diverged(batch, result);
-  return result;
-}
-
-StepResult Run::step(const Batch& batch) {
-  StepResult result = gradients(batch, true);
-  if (sam_) {
-    sam_->climb(values(), replicas_.gradients().data<float>(), model_->parameters().learned(),
-                result.gradient_norm);
-    result.gradient_norm = gradients(batch, false).gradient_norm;
-    sam_->descend(values());
-  }
-  FlatParameters<float> flat = flat_parameters<float>(*model_, replicas_.gradients());
-  flat.rates = rates_;
-  optimizer_->step(flat, learning_rate(config_.schedule, state_.step),
-                   clip_factor(result.gradient_norm, config_.train.clip));
-  if (!experts_.empty()) average_experts<float>(values(), experts_, share_rate(state_.step));
-  ++state_.step;
-  if (ema_) ema_->update(values(), state_.step);
-  state_.epoch_loss += result.loss;
-  state_.epoch_correct += result.correct;
-  state_.epoch_gradient_norm += result.gradient_norm;
-  return result;
-}
-
-void Run::diverged(const Batch& batch, const StepResult& result) {
-  std::string where = replicas_.first_non_finite(view(batch), pass());
+void Run::diverged(const Done& done) {
+  const StepResult& result = done.result;
+  std::string where = steps_->first_non_finite(done);
   where = where.empty() ? std::string("every module's output is finite, the ") +
                               (std::isfinite(result.loss) ? "gradient" : "loss") + " is not"
                         : "the first module whose output is not finite is " + where;
   const bool saved = std::filesystem::exists(files_.last());
-  fail(Exit::diverged, "step ", state_.step + 1, ": loss ", result.loss, ", gradient norm ",
+  fail(Exit::diverged, "step ", done.step + 1, ": loss ", result.loss, ", gradient norm ",
        result.gradient_norm, ": ", where,
        ". Try a lower optim.lr, a longer schedule.warmup_epochs or train.clip = 1; ",
        saved ? "the last checkpoint is " + files_.last() : std::string("no checkpoint was written yet"));
@@ -247,54 +171,72 @@ Metadata Run::metadata() const {
 }
 
 void Run::save() {
-  state_.optimizer_steps = optimizer_->steps();
-  save_checkpoint(files_.last(), config_, state_, *model_, buffers(), metadata());
+  finish(steps_->settle());  // what has diverged is not saved
+  state_.optimizer_steps = steps_->optimizer().steps();
+  save_checkpoint(files_.last(), config_, state_, *model_, steps_->buffers(), metadata());
   saved_step_ = state_.step;
 }
 
-double Run::deviation() const {
-  return expert_deviation<float>(model_->parameters().flat().data<float>(), experts_);
+void Run::start_clock() {
+  clock_ = Clock::now();
+  waited_ = loader_.data_wait_seconds();
 }
 
-void Run::log_step(const Batch& batch, const StepResult& result, const StepTimes& times) {
-  const double accuracy = double(result.correct) / double(batch.size());
-  const double lr = learning_rate(config_.schedule, state_.step - 1);
-  if (state_.step % config_.train.log_every == 0) {
+// Notes what a step has given. Of those on a card, one of which follows the other, the time is that between
+// two ends.
+void Run::finish(const std::optional<Done>& done) {
+  if (!done) return;
+  if (!done->result.finite()) diverged(*done);
+  const double seconds = seconds_since(clock_), waited = loader_.data_wait_seconds() - waited_;
+  result_.seconds += seconds;
+  state_.epoch_loss += done->result.loss;
+  state_.epoch_correct += done->result.correct;
+  state_.epoch_gradient_norm += done->result.gradient_norm;
+  log_step(*done, seconds, waited);
+  start_clock();
+}
+
+void Run::log_step(const Done& done, double seconds, double waited) {
+  const StepResult& result = done.result;
+  const int64_t step = done.step + 1;
+  const double accuracy = double(result.correct) / double(done.samples);
+  const double lr = learning_rate(config_.schedule, done.step);
+  const double images_per_second = double(done.samples) / seconds, data_wait = waited / seconds;
+  if (step % config_.train.log_every == 0) {
     nlohmann::ordered_json line{{"kind", "step"},
-                                {"step", state_.step},
-                                {"epoch", batch.epoch},
+                                {"step", step},
+                                {"epoch", done.epoch},
                                 {"loss", result.loss},
                                 {"accuracy", accuracy},
                                 {"lr", lr},
                                 {"grad_norm", result.gradient_norm}};
-    if (!experts_.empty()) {
-      line["share_rate"] = share_rate(state_.step - 1);
-      line["expert_deviation"] = deviation();
+    if (steps_->has_experts()) {
+      line["share_rate"] = steps_->share_rate(done.step);
+      line["expert_deviation"] = steps_->deviation(done);
     }
     if (result.auxiliary != 0) line["auxiliary_loss"] = result.auxiliary;
     for (const auto& [name, values] : result.notes) line[name] = values;
-    line["images_per_s"] = times.images_per_second;
-    line["data_wait"] = times.data_wait;
+    line["images_per_s"] = images_per_second;
+    line["data_wait"] = data_wait;
     log_->write(line);
   }
   progress_->update(
-      state_.step,
-      text("epoch ", batch.epoch + 1, "/", config_.train.epochs, "  loss ", fixed(result.loss, 3), "  top-1 ",
-           fixed(100 * accuracy, 1), "%  lr ", lr, "  |g| ", fixed(result.gradient_norm, 2), "  ",
-           fixed(times.images_per_second, 0), " img/s  wait ", fixed(100 * times.data_wait, 0), "%"));
+      step, text("epoch ", done.epoch + 1, "/", config_.train.epochs, "  loss ", fixed(result.loss, 3),
+                 "  top-1 ", fixed(100 * accuracy, 1), "%  lr ", lr, "  |g| ", fixed(result.gradient_norm, 2),
+                 "  ", fixed(images_per_second, 0), " img/s  wait ", fixed(100 * data_wait, 0), "%"));
 }
 
 Evaluation Run::evaluated() {
-  return evaluate(replicas_, test_set_, normalization_, config_.model.classes, 256, config_.data.test_limit,
-                  config_.data.workers);
+  return evaluate(steps_->replicas(), test_set_, normalization_, config_.model.classes, 256,
+                  config_.data.test_limit, config_.data.workers);
 }
 
 void Run::evaluate_test() {
   result_.test = evaluated();
-  if (ema_) {
-    ema_->swap(values());
+  if (steps_->has_ema()) {
+    steps_->swap_ema();
     result_.ema_top1 = evaluated().top1;
-    ema_->swap(values());
+    steps_->swap_ema();
   }
   tested_step_ = state_.step;
 }
@@ -316,17 +258,18 @@ void Run::end_epoch() {
       {"train_accuracy", double(state_.epoch_correct) / (steps * double(config_.train.step_images()))},
       {"lr", learning_rate(config_.schedule, state_.step - 1)},
       {"grad_norm", state_.epoch_gradient_norm / steps}};
-  if (!experts_.empty()) line["expert_deviation"] = deviation();
+  if (steps_->has_experts()) line["expert_deviation"] = steps_->deviation();
   if ((epoch + 1) % config_.train.eval_every == 0 || state_.step >= total_steps_) {
     evaluate_test();
     line["test_loss"] = result_.test.loss;
     line["test_top1"] = result_.test.top1;
     line["test_top5"] = result_.test.top5;
     line["test_images_per_s"] = result_.test.images_per_second;
-    if (ema_) line["test_top1_ema"] = *result_.ema_top1;
-    progress_->note(text("epoch ", epoch + 1, ": train loss ", fixed(train_loss, 4), ", test loss ",
-                         fixed(result_.test.loss, 4), ", test top-1 ", fixed(100 * result_.test.top1, 2), "%",
-                         ema_ ? ", of the moving average " + fixed(100 * *result_.ema_top1, 2) + "%" : ""));
+    if (steps_->has_ema()) line["test_top1_ema"] = *result_.ema_top1;
+    progress_->note(
+        text("epoch ", epoch + 1, ": train loss ", fixed(train_loss, 4), ", test loss ",
+             fixed(result_.test.loss, 4), ", test top-1 ", fixed(100 * result_.test.top1, 2), "%",
+             result_.ema_top1 ? ", of the moving average " + fixed(100 * *result_.ema_top1, 2) + "%" : ""));
     if (result_.test.top1 > state_.best_top1) {
       state_.best_top1 = result_.test.top1;
       save_model(files_.best(), *model_, metadata());
@@ -344,18 +287,14 @@ RunResult Run::run() {
   log_ = std::make_unique<RunLog>(files_.log(), state_.step, epoch_ends());
   progress_ = std::make_unique<ProgressLine>(last_step_, state_.step, show_);
   loader_.seek(state_.step / per_epoch, state_.step % per_epoch);
-  int64_t own_steps = 0;
+  const int64_t first_step = state_.step;
   if (epoch_ends()) end_epoch();  // the run was stopped between the epoch's last step and its evaluation
   while (state_.step < last_step_ && !interrupt.signal()) {
-    const auto start = Clock::now();
-    const double waited = loader_.data_wait_seconds();
-    const Batch& batch = loader_.next();
-    const StepResult result = step(batch);
-    const double seconds = seconds_since(start);
-    ++own_steps;
-    result_.seconds += seconds;
-    log_step(batch, result,
-             {double(batch.size()) / seconds, (loader_.data_wait_seconds() - waited) / seconds});
+    if (!steps_->in_flight()) start_clock();
+    const std::optional<Done> done = steps_->take(loader_.next(), state_.step);
+    ++state_.step;
+    finish(done);
+    if (state_.step % per_epoch == 0 || state_.step >= total_steps_) finish(steps_->settle());
     const bool last = state_.step >= last_step_;
     const int64_t every = config_.train.checkpoint_every;
     if (epoch_ends() || last || interrupt.signal() || (every > 0 && state_.step % every == 0)) save();
@@ -366,16 +305,17 @@ RunResult Run::run() {
   if (result_.interrupted == 0) {
     if (tested_step_ != state_.step) evaluate_test();
     save_model(files_.model(), *model_, metadata());
-    if (ema_) {
-      ema_->swap(values());
+    if (steps_->has_ema()) {
+      steps_->swap_ema();
       save_model(files_.ema(), *model_, metadata());
-      ema_->swap(values());
+      steps_->swap_ema();
     }
   }
   result_.steps = state_.step;
   result_.best_top1 = state_.best_top1;
   if (result_.seconds > 0)
-    result_.images_per_second = double(own_steps * config_.train.step_images()) / result_.seconds;
+    result_.images_per_second =
+        double((state_.step - first_step) * config_.train.step_images()) / result_.seconds;
   return result_;
 }
 
@@ -441,11 +381,13 @@ RunConfig run_config_of(const std::string& folder) {
   return checkpoint_config(SafetensorsFile(RunFiles{folder}.last()));
 }
 
-RunResult resume(const std::string& folder, Progress progress, int64_t max_steps, const std::string& device) {
+RunResult resume(const std::string& folder, Progress progress, int64_t max_steps, const std::string& device,
+                 bool graph) {
   remove_stale_temporaries(folder);
   const SafetensorsFile checkpoint(RunFiles{folder}.last());
   RunConfig config = checkpoint_config(checkpoint);
   if (!device.empty()) config.train.device = device;
+  config.train.graph = graph;
   set_thread_count(config.train.threads);
   Run run(config, folder, progress);
   run.load(checkpoint, max_steps);

@@ -44,9 +44,9 @@ enum class Progress { automatic, quiet };
 // stays.
 RunResult train(const RunConfig& config, const std::string& folder, Progress progress = Progress::automatic);
 // `max_steps` stops it early again; 0: where it was to stop, if it has not been there yet.
-// `device` in place of the run's own; empty: that one.
+// `device` in place of the run's own; empty: that one. `graph`: see TrainConfig.
 RunResult resume(const std::string& folder, Progress progress = Progress::automatic, int64_t max_steps = 0,
-                 const std::string& device = {});
+                 const std::string& device = {}, bool graph = true);
 
 // How batches of the training set are made for a model that takes samples of this shape.
 LoaderOptions training_options(const RunConfig& config, const Shape& shape,

@@ -38,10 +38,12 @@ struct Draw {
   Stream stream = Stream::test;
   uint32_t step = 0;
   uint32_t site = 0;
+  // Where a card's kernels find the step, so that they can be recorded once for all steps; null: above.
+  const uint32_t* step_on_card = nullptr;
 
   TESSERA_FN Philox::Block block(uint64_t element) const {
     return Philox::block(uint32_t(seed), uint32_t(seed >> 32) ^ (uint32_t(stream) * 0x9E3779B9u),
-                         {uint32_t(element), uint32_t(element >> 32), step, site});
+                         {uint32_t(element), uint32_t(element >> 32), own_step(), site});
   }
   // Uniform in [0, 1), 24 bits.
   TESSERA_FN float uniform(uint64_t element) const { return to_unit(block(element)[0]); }
@@ -56,6 +58,14 @@ struct Draw {
     return radius * std::cos(6.283185307179586 * (words[1] / 4294967296.0));
   }
   TESSERA_FN static float to_unit(uint32_t word) { return float(word >> 8) * (1.0f / 16777216.0f); }
+
+ private:
+  TESSERA_FN uint32_t own_step() const {
+#ifdef __CUDA_ARCH__
+    if (step_on_card) return *step_on_card;
+#endif
+    return step;
+  }
 };
 
 // A keyed bijection of [0, n): `at(i)` is the i-th element of a pseudo-random permutation, in constant time
@@ -63,7 +73,7 @@ struct Draw {
 // (Mitchell et al., "Bandwidth-optimal random shuffling for GPUs", 2021). The round keys are Philox words.
 class Permutation {
  public:
-  Permutation(uint64_t n, const Draw& draw) : n_(n) {  // n > 0
+  TESSERA_FN Permutation(uint64_t n, const Draw& draw) : n_(n) {  // n > 0
     while ((uint64_t{1} << (2 * half_bits_)) < n) ++half_bits_;
     for (int i = 0; i < kRounds / 4; ++i) {
       const auto words = draw.block(uint64_t(i));

@@ -33,6 +33,8 @@ class Arena {
   void release(void* block);
 
   size_t slab_bytes() const;
+  // Where steps that are planned have their memory; it may move when a larger plan comes.
+  const void* slab() const { return slab_; }
 
   // RAII: makes `arena` current and runs one step in it.
   class Step {

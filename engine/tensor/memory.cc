@@ -32,9 +32,11 @@ void copy_memory(void* to, const Device& to_device, const void* from, const Devi
     std::memcpy(to, from, bytes);
     return;
   }
+  if (to_device.is_cuda() && from_device.is_cuda() && to_device != from_device)
+    return cuda::copy_across(to, to_device, from, from_device, bytes);
   const Device::Scope there(to_device.is_cuda() ? to_device : from_device);
   cuda::copy(to, from, bytes);
-  if (!(to_device.is_cuda() && from_device.is_cuda())) cuda::synchronize();
+  if (to_device != from_device) cuda::synchronize();
 }
 
 void zero(void* to, size_t bytes) {

@@ -17,12 +17,14 @@ Dispatch group_by_expert(const std::vector<int32_t>& expert, int64_t E) {
 
 namespace {
 
-// Rows to the places that the permutation gives them, those of an expert copy after copy.
+// Rows to the places that the permutation gives them, those of an expert copy after copy. Each makes the
+// permutation anew: only there is the step known (Draw::step_on_card).
 struct PlaceRows {
-  Permutation permutation;
+  PartitionDraw draw;
   int64_t size, E, copies;
   int32_t* order;
   TESSERA_FN void operator()(int64_t row) const {
+    const Permutation permutation = draw.permutation(size);
     const int64_t copy = row / size, place = int64_t(permutation.at(uint64_t(row % size)));
     const int64_t e = part_of(place, size, E), start = part_start(e, size, E);
     const int64_t length = part_start(e + 1, size, E) - start;
@@ -32,17 +34,16 @@ struct PlaceRows {
 
 }  // namespace
 
-Dispatch place_by_expert(const Permutation& permutation, int64_t E, int64_t copies) {
-  const int64_t size = int64_t(permutation.size());
+Dispatch place_by_expert(const PartitionDraw& draw, int64_t size, int64_t E, int64_t copies) {
   Dispatch dispatch{Tensor({copies * size}, DType::i32), {}};
   for (int64_t e = 0; e <= E; ++e) dispatch.offsets.push_back(part_start(e, size, E) * copies);
-  elements(copies * size, PlaceRows{permutation, size, E, copies, dispatch.order.mutable_data<int32_t>()});
+  elements(copies * size, PlaceRows{draw, size, E, copies, dispatch.order.mutable_data<int32_t>()});
   return dispatch;
 }
 
 Dispatch random_partition(PartitionScope scope, int64_t E, int64_t B, int64_t N, const Pass& pass,
                           uint32_t site) {
-  Draw draw = pass.draw(Stream::partition, site);
+  PartitionDraw draw{pass.draw(Stream::partition, site)};
   const int64_t batch = pass.batch > 0 ? pass.batch : B;
   int64_t size = B * N, first = 0;  // rows that are permuted together; the place of ours among them
   switch (scope) {
@@ -57,12 +58,11 @@ Dispatch random_partition(PartitionScope scope, int64_t E, int64_t B, int64_t N,
       size = N;
       break;
     case PartitionScope::replica:
-      // Each micro-batch has draws of its own, told apart by its first sample.
-      draw.site = draw.block(uint64_t(pass.first_sample))[0];
+      draw.replica = pass.first_sample;
       break;
   }
-  const Permutation permutation(uint64_t(size), draw);
-  if (on_card() && B * N % size == 0) return place_by_expert(permutation, E, B * N / size);
+  if (on_card() && B * N % size == 0) return place_by_expert(draw, size, E, B * N / size);
+  const Permutation permutation = draw.permutation(size);
   std::vector<int32_t> expert(size_t(B * N));
   for (int64_t row = 0; row < B * N; ++row)
     expert[size_t(row)] = int32_t(part_of(int64_t(permutation.at(uint64_t((first + row) % size))), size, E));

@@ -40,9 +40,21 @@ TESSERA_FN inline int64_t part_of(int64_t place, int64_t size, int64_t E) {
 // From each row's expert to the rows in the experts' order.
 Dispatch group_by_expert(const std::vector<int32_t>& expert, int64_t E);
 
-// The same of all rows of `copies` sets that one permutation cuts alike, at once and without a look at the
-// rows: inside an expert they stand in the order of the permutation.
-Dispatch place_by_expert(const Permutation& permutation, int64_t E, int64_t copies);
+// What a permutation is drawn from.
+struct PartitionDraw {
+  Draw draw;
+  int64_t replica = -1;  // a micro-batch with draws of its own, by its first sample
+
+  TESSERA_FN Permutation permutation(int64_t size) const {
+    Draw own = draw;
+    if (replica >= 0) own.site = draw.block(uint64_t(replica))[0];
+    return {uint64_t(size), own};
+  }
+};
+
+// The same of all rows of `copies` sets of `size` that one permutation cuts alike, at once and without a look
+// at the rows: inside an expert they stand in the order of the permutation.
+Dispatch place_by_expert(const PartitionDraw& draw, int64_t size, int64_t E, int64_t copies);
 
 // The dispatch of the rows of images first_sample .. first_sample + B of a batch of `batch` images.
 Dispatch random_partition(PartitionScope scope, int64_t E, int64_t B, int64_t N, const Pass& pass,

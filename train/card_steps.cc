@@ -1,0 +1,112 @@
+#include "train/card_steps.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+
+namespace tessera {
+namespace {
+
+template <class T>
+Tensor part_of(Tensor block, int64_t at, Shape shape) {
+  Tensor part = Tensor::declare(shape, dtype_of<T>());
+  part.place(block.mutable_data<uint8_t>() + at, block);
+  return part;
+}
+
+template <class T>
+std::span<const T> write(std::byte* to, std::span<const T> values) {
+  T* const first = reinterpret_cast<T*>(to);
+  std::copy(values.begin(), values.end(), first);
+  return {first, values.size()};
+}
+
+}  // namespace
+
+CardSteps::Layout CardSteps::layout(int64_t samples, int64_t sample, int64_t classes) {
+  constexpr int64_t kAlignment = 256;  // of what a card allocates
+  const auto after = [](int64_t at, int64_t bytes) {
+    return at + (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  };
+  Layout made{};
+  made.labels = after(0, sizeof(StepNumbers));
+  made.images = after(made.labels, samples * int64_t(sizeof(int32_t)));
+  made.soft_targets = after(made.images, samples * sample * int64_t(sizeof(float)));
+  made.end = after(made.soft_targets, samples * classes * int64_t(sizeof(float)));
+  return made;
+}
+
+CardSteps::CardSteps(Replicas& replicas, const Options& options, Work work)
+    : replicas_(replicas),
+      options_(options),
+      work_(std::move(work)),
+      layout_(layout(options.samples, replicas.input_shape().count(), replicas.classes())),
+      block_({layout_.end}, DType::u8),
+      found_(Tensor::zeros({2 * int64_t(sizeof(StepFindings))}, DType::u8)),
+      upload_(block_.mutable_data<uint8_t>(), size_t(layout_.end)),
+      download_(found_.data<uint8_t>(), sizeof(StepFindings)) {
+  Shape shape{options.samples};
+  for (const int64_t axis : replicas.input_shape()) shape.push_back(axis);
+  batch_ = {part_of<float>(block_, layout_.images, shape),
+            part_of<int32_t>(block_, layout_.labels, {options.samples}),
+            part_of<float>(block_, layout_.soft_targets, {options.samples, replicas.classes()}),
+            options.samples};
+}
+
+void CardSteps::start(const BatchView& batch, const StepNumbers& numbers,
+                      const std::function<void(StepFindings* found)>& beside) {
+  TESSERA_CHECK(batch.size == options_.samples && int64_t(batch.images.size()) == batch_.images.count() &&
+                    int64_t(batch.labels.size()) == batch.size &&
+                    (!batch.soft() || int64_t(batch.soft_targets.size()) == batch_.soft_targets.count()),
+                "card steps: a batch of ", batch.size, " samples, ", batch.images.size(), " numbers, ",
+                batch.labels.size(), " labels and ", batch.soft_targets.size(), " soft targets for ",
+                batch_.images.shape(), " with ", replicas_.classes(), " classes");
+  for (const int32_t label : batch.labels)  // where the loss does not look at them
+    TESSERA_CHECK_AS(Exit::data, label >= 0 && label < replicas_.classes(), "card steps: the label ", label,
+                     " is not in [0,", replicas_.classes(), "); does the model have the data set's classes?");
+  std::byte* const to = upload_.next();
+  std::memcpy(to, &numbers, sizeof numbers);
+  batches_[size_t(started_ % 2)] = {write(to + layout_.images, batch.images),
+                                    write(to + layout_.labels, batch.labels), batch.size,
+                                    write(to + layout_.soft_targets, batch.soft_targets)};
+  upload_.send(size_t(batch.soft() ? layout_.end : layout_.soft_targets));
+
+  CardBatch on_card = batch_;
+  if (!batch.soft()) on_card.soft_targets = {};
+  auto* const numbers_there = reinterpret_cast<StepNumbers*>(block_.mutable_data<uint8_t>());
+  auto* const found = reinterpret_cast<StepFindings*>(found_.mutable_data<uint8_t>());
+  run(plans_[batch.soft()], [&] { work_(on_card, numbers_there, found); });
+  if (beside) beside(found);
+  download_.fetch();
+  ++started_;
+}
+
+// The first step of a kind has its memory recorded, and the second gets it all at once, where it stays.
+void CardSteps::run(Plan& plan, const std::function<void()>& work) {
+  constexpr int kEagerSteps = 2;
+  if (!options_.graph || plan.eager_steps < kEagerSteps) {
+    ++plan.eager_steps;
+    return work();
+  }
+  if (!plan.graph || plan.slab != replicas_.slab()) {
+    const std::string why_not = plan.graph.record(work);
+    if (!why_not.empty()) {
+      options_.graph = false;
+      std::fprintf(stderr, "note: a step is launched kernel by kernel, since it cannot be one graph: %s\n",
+                   why_not.c_str());
+      return work();
+    }
+    plan.slab = replicas_.slab();
+  }
+  plan.graph.launch();
+}
+
+StepFindings CardSteps::finish() {
+  TESSERA_CHECK(finished_ < started_, "card steps: there is no step to wait for");
+  ++finished_;
+  StepFindings found;
+  std::memcpy(&found, download_.wait(), sizeof found);
+  return found;
+}
+
+}  // namespace tessera
