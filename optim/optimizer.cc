@@ -6,9 +6,24 @@
 #include "optim/sgd.h"
 
 namespace tessera {
+namespace {
+
+template <class T>
+void check(const FlatParameters<T>& parameters, int64_t count) {
+  TESSERA_CHECK(parameters.count == count, "optimizer: made for ", count, " parameters, but given ",
+                parameters.count);
+  TESSERA_CHECK(parameters.decayed >= 0 && parameters.decayed <= count, "optimizer: ", parameters.decayed,
+                " decayed parameters of ", count);
+  TESSERA_CHECK(parameters.rates.empty() || parameters.rates.back().end == count,
+                "optimizer: learning rates for ", parameters.rates.empty() ? 0 : parameters.rates.back().end,
+                " of ", count, " parameters");
+}
+
+}  // namespace
 
 template <class T>
 void Optimizer<T>::step(const FlatParameters<T>& parameters, double lr, double gradient_scale) {
+  check(parameters, count_);  // a step that is refused does not count
   StepNumbers numbers{.lr = lr, .gradient_scale = gradient_scale};
   prepare(numbers);
   if (!on_card()) return step(parameters, &numbers);
@@ -25,13 +40,7 @@ void Optimizer<T>::prepare(StepNumbers& numbers) {
 
 template <class T>
 void Optimizer<T>::step(const FlatParameters<T>& parameters, const StepNumbers* numbers) {
-  TESSERA_CHECK(parameters.count == count_, "optimizer: made for ", count_, " parameters, but given ",
-                parameters.count);
-  TESSERA_CHECK(parameters.decayed >= 0 && parameters.decayed <= count_, "optimizer: ", parameters.decayed,
-                " decayed parameters of ", count_);
-  TESSERA_CHECK(parameters.rates.empty() || parameters.rates.back().end == count_,
-                "optimizer: learning rates for ", parameters.rates.empty() ? 0 : parameters.rates.back().end,
-                " of ", count_, " parameters");
+  check(parameters, count_);
   update(parameters, numbers);
 }
 

@@ -329,7 +329,7 @@ TEST_CASE("experts averaging: the ends of the share rate") {
     const StackedParameter parameter{0, experts, kElements};
     const auto old = normal<float>(experts * kElements, 1);
     auto now = old;
-    average_experts(now.data(), std::span(&parameter, 1), 0);
+    average_experts(now.data(), std::span(&parameter, 1), 0.0);
     CHECK((now == old));
 
     average_experts(now.data(), std::span(&parameter, 1), double(experts - 1) / double(experts));
