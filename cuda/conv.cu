@@ -2,9 +2,9 @@
 //   Y = W X;   dX = W^T dY, folded back;   dW = sum over images of dY X^T, which are added in order.
 #include <algorithm>
 
-#include "cuda/gemm.h"
 #include "cuda/programs.cuh"
 #include "cuda/unfold.h"
+#include "engine/kernels/backends.h"
 #include "engine/tensor/tensor.h"
 
 namespace tessera::cuda {
@@ -61,7 +61,7 @@ void conv_forward(const ConvShape& s, const T* x, const T* weight, const T* bias
                        .ldb = area,
                        .ldc = area,
                        .beta = bias ? T(1) : T(0)},
-               Batch<T>{n, 0, taps * area, s.O * area});
+               GemmBatch{n, 0, taps * area, s.O * area});
   });
 }
 
@@ -81,7 +81,7 @@ void conv_data_gradient(const ConvShape& s, const T* weight, const T* dy, T* dx,
                        .lda = taps,
                        .ldb = area,
                        .ldc = area},
-               Batch<T>{n, 0, s.O * area, taps * area});
+               GemmBatch{n, 0, s.O * area, taps * area});
     elements(n * s.C * s.H * s.W, Fold<T>{ConvSizes(s), unfolded, dx + first * s.C * s.H * s.W, beta});
   });
 }
@@ -105,7 +105,7 @@ void conv_weight_gradient(const ConvShape& s, const T* x, const T* dy, T* dweigh
                        .lda = area,
                        .ldb = area,
                        .ldc = taps},
-               Batch<T>{n, s.O * area, taps * area, count});
+               GemmBatch{n, s.O * area, taps * area, count});
     column_sums<T, 1>(n, count, {dweight}, {first == 0 ? beta : T(1)}, sums.mutable_data<T>(),
                       WeightTerms<T>{count, of_image});
   });

@@ -2,8 +2,6 @@
 // shape, and f64 through cuBLAS. Both count in columns: a row-major C = op(A) op(B) is their C^T = op(B)^T
 // op(A)^T, where every matrix is read as its own transpose, so that the operands change places and nothing
 // else changes.
-#include "cuda/gemm.h"
-
 #include <cublasLt.h>
 #include <cublas_v2.h>
 
@@ -16,6 +14,7 @@
 #include "cuda/context.h"
 #include "cuda/programs.cuh"
 #include "cuda/runtime.h"
+#include "engine/kernels/backends.h"
 
 namespace tessera::cuda {
 namespace {
@@ -168,7 +167,7 @@ void start_with_bias(Gemm<T>& g) {
   g.beta = 1;
 }
 
-void multiply(const Gemm<float>& given, const Batch<float>& batch) {
+void multiply(const Gemm<float>& given, const GemmBatch& batch) {
   constexpr unsigned kVector = 16;  // bytes: what the epilogue may read a bias by
   Gemm<float> g = given;
   if (g.bias && (g.n == 1 || g.k == 1 || alignment(g.bias) < kVector)) start_with_bias(g);
@@ -194,7 +193,7 @@ void multiply(const Gemm<float>& given, const Batch<float>& batch) {
   plan->run(own.lt, g, own.workspace, Products::kWorkspace, context().stream);
 }
 
-void multiply(const Gemm<double>& given, const Batch<double>& batch) {
+void multiply(const Gemm<double>& given, const GemmBatch& batch) {
   Gemm<double> g = given;
   if (g.bias) start_with_bias(g);  // cuBLAS knows none
   const double alpha = 1;
@@ -208,7 +207,7 @@ void multiply(const Gemm<double>& given, const Batch<double>& batch) {
 }  // namespace
 
 template <class T>
-void gemm(const Gemm<T>& g, const Batch<T>& batch) {
+void gemm(const Gemm<T>& g, const GemmBatch& batch) {
   multiply(g, batch);
 }
 
@@ -220,7 +219,7 @@ void gemm(const Gemm<T>& g) {
 
 template void gemm(const Gemm<float>&);
 template void gemm(const Gemm<double>&);
-template void gemm(const Gemm<float>&, const Batch<float>&);
-template void gemm(const Gemm<double>&, const Batch<double>&);
+template void gemm(const Gemm<float>&, const GemmBatch&);
+template void gemm(const Gemm<double>&, const GemmBatch&);
 
 }  // namespace tessera::cuda

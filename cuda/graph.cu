@@ -21,6 +21,7 @@ std::string Graph::record(const std::function<void()>& work) {
   };
   try {
     work();
+    TESSERA_CUDA_CALL(cudaStreamEndCapture(stream, &graph));
   } catch (const Error& error) {
     discard();
     if (error.code() != Exit::device) throw;
@@ -29,7 +30,6 @@ std::string Graph::record(const std::function<void()>& work) {
     discard();
     throw;
   }
-  TESSERA_CUDA_CALL(cudaStreamEndCapture(stream, &graph));
   const cudaError_t status = cudaGraphInstantiate(&executable_, graph, 0);
   cudaGraphDestroy(graph);
   check(status, "cudaGraphInstantiate");

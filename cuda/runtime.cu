@@ -87,8 +87,13 @@ cudaEvent_t make_event() {
 }
 
 void* allocate(size_t bytes) {
+  const cudaStream_t stream = context().stream;
+  cudaStreamCaptureStatus capturing;
+  TESSERA_CUDA_CALL(cudaStreamIsCapturing(stream, &capturing));
+  TESSERA_CHECK_AS(Exit::device, capturing == cudaStreamCaptureStatusNone, "CUDA: ", bytes,
+                   " bytes were asked for while a graph was recorded, which would keep them to itself");
   void* block = nullptr;
-  const cudaError_t status = cudaMallocAsync(&block, bytes, context().stream);
+  const cudaError_t status = cudaMallocAsync(&block, bytes, stream);
   if (status == cudaErrorMemoryAllocation) {
     size_t available = 0, total = 0;
     cudaGetLastError();  // forgotten: it is reported here

@@ -38,9 +38,9 @@ class Graph {
   Graph& operator=(const Graph&) = delete;
   ~Graph();
 
-  // Records what `work` asks of the card, which does not do it. Where it waits for the card, or asks what no
-  // graph can hold, nothing is recorded, and the answer is why; else it is empty. What `work` passes by value
-  // stays as it is; all memory that it works on must outlive the graph.
+  // Records what `work` asks of the card, which does not do it. Where it waits for the card, or asks for
+  // memory or what else no graph can hold, nothing is recorded, and the answer is why; else it is empty. What
+  // `work` passes by value stays as it is; all memory that it works on must outlive the graph.
   std::string record(const std::function<void()>& work);
   void launch();
   explicit operator bool() const { return executable_; }

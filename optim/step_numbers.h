@@ -27,7 +27,9 @@ struct Late {
   Rule rule;
   const StepNumbers* numbers;
   TESSERA_FN void operator()(int64_t i) const {
-    if (!numbers->stopped) rule.at (*numbers)(i);
+    if (numbers->stopped) return;
+    const auto update = rule.at(*numbers);
+    update(i);
   }
 };
 template <class Rule>
