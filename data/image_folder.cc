@@ -72,15 +72,21 @@ std::vector<std::string> images_in(const fs::path& folder, const std::string& pr
 }
 
 // Into the order of ImageFiles; by_class[k] are the files of class k.
-void take_in_turn(const std::vector<std::vector<std::string>>& by_class, ImageFiles& to) {
-  size_t longest = 0;
-  for (const auto& files : by_class) longest = std::max(longest, files.size());
-  for (size_t i = 0; i < longest; ++i)
-    for (size_t k = 0; k < by_class.size(); ++k)
-      if (i < by_class[k].size()) {
-        to.files.push_back(by_class[k][i]);
-        to.labels.push_back(int32_t(k));
-      }
+void take_in_proportion(const std::vector<std::vector<std::string>>& by_class, ImageFiles& to) {
+  struct Place {
+    size_t i, k;  // file i of class k
+  };
+  std::vector<Place> places;
+  for (size_t k = 0; k < by_class.size(); ++k)
+    for (size_t i = 0; i < by_class[k].size(); ++i) places.push_back({i, k});
+  // By (i + 1/2) / size of the class.
+  std::stable_sort(places.begin(), places.end(), [&](const Place& a, const Place& b) {
+    return (2 * a.i + 1) * by_class[b.k].size() < (2 * b.i + 1) * by_class[a.k].size();
+  });
+  for (const Place& place : places) {
+    to.files.push_back(by_class[place.k][place.i]);
+    to.labels.push_back(int32_t(place.k));
+  }
   TESSERA_CHECK_AS(Exit::data, !to.files.empty(), to.folder.string(),
                    ": no images; expected a folder for each class with PNG or JPEG files in it");
 }
@@ -113,7 +119,7 @@ ImageFiles list_image_folder(const fs::path& folder, const fs::path& classes_fro
   }
   for (size_t k = 0; k < by_class.size(); ++k)
     if (by_class[k].empty()) empty.add(found.class_names[k]);
-  take_in_turn(by_class, found);
+  take_in_proportion(by_class, found);
   odd_files.note(found.notes, folder, "files that are no images by their names");
   odd_folders.note(found.notes, folder, "folders within a class");
   empty.note(found.notes, folder, "classes without an image");
@@ -157,7 +163,7 @@ ImageFiles list_tiny_imagenet(const fs::path& folder, bool train) {
       by_class[number->second].push_back("images/" + file);
     });
   }
-  take_in_turn(by_class, found);
+  take_in_proportion(by_class, found);
   odd_files.note(found.notes, found.folder, "files that are no images by their names");
   odd_folders.note(found.notes, found.folder, "folders within a class");
   return found;
