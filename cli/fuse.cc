@@ -15,7 +15,7 @@ namespace {
 struct FuseOptions {
   std::string weights, out, data, name;
   int64_t limit = 256, threads = 0;
-  double tolerance = 1e-4;
+  double tolerance = 1e-5;
   bool json = false;
 };
 
