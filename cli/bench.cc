@@ -22,19 +22,16 @@ namespace tessera::cli {
 namespace {
 
 struct BenchOptions {
-  std::string model = "vit_small_image_32", mode = "train", moe = "none", device = "cpu";
+  std::string model = "vit_small_image_32", mode = "train", device = "cpu";
   std::vector<std::string> set;
-  int64_t experts = 4, batch = 128, threads = 0, steps = 10, warmup = 3, burst = 0;
+  int64_t batch = 128, threads = 0, steps = 10, warmup = 3, burst = 0;
   bool json = false, serve = false, no_graph = false;
 };
 
 // The model as named, without the random parts that inference does not have, at rates that stay the same.
 RunConfig bench_config(const BenchOptions& o) {
   RunConfig config;
-  apply_settings(config, {{"model.name", o.model},
-                          {"model.drop_path", "0"},
-                          {"model.moe.blocks", o.moe},
-                          {"model.moe.experts", std::to_string(o.experts)}});
+  apply_settings(config, {{"model.name", o.model}, {"model.drop_path", "0"}});
   config.schedule.kind = ScheduleConfig::Kind::constant;
   config.ewa.schedule = ShareRateSchedule::Kind::constant;
   config.train.log_every = std::numeric_limits<int64_t>::max();
@@ -198,8 +195,14 @@ its settings as JSON.
             args.option("--steps", o->steps, 1, "Timed steps");
             args.option("--warmup", o->warmup, 0, "Steps before them");
             args.option("--burst", o->burst, 0, "Runs per timed step; 0: 10 to infer one image, else 1");
-            args.option("--moe", "BLOCKS", o->moe, "Blocks with experts: none, every-2, last-2 or 1,3,5");
-            args.option("--experts", o->experts, 1, "Experts in each of these blocks");
+            const auto set = [&](const char* option, const char* kind, const std::string& key,
+                                 const char* help) {
+              args.option(
+                  option, kind, [o, key](const std::string& value) { o->set.push_back(key + "=" + value); },
+                  help);
+            };
+            set("--moe", "BLOCKS", "model.moe.blocks", "Blocks with experts: none, every-2, last-2 or 1,3,5");
+            set("--experts", "N", "model.moe.experts", "Experts in each of these blocks");
             args.flag("--json", o->json, "The result as JSON");
             args.flag("--no-graph", o->no_graph, "On a card launch each kernel of a step by itself");
             args.flag("--serve", o->serve, "Answer commands on standard input");

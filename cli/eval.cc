@@ -23,6 +23,7 @@ void print(const EvalOptions& o, const ModelFile& file, const Dataset& data, con
                                 {"split", o.split},     {"samples", e.samples},
                                 {"top1", e.top1},       {"top5", e.top5},
                                 {"loss", e.loss},       {"images_per_s", e.images_per_second}};
+    for (const auto& [name, values] : e.notes) json[name] = values;
     if (o.per_class)
       for (size_t k = 0; k < e.class_accuracy.size(); ++k)
         json["classes"].push_back({{"class", data.class_names[k]}, {"top1", e.class_accuracy[k]}});
@@ -34,6 +35,8 @@ void print(const EvalOptions& o, const ModelFile& file, const Dataset& data, con
   table.add({"top-1", percent(e.top1)});
   if (data.classes() > 5) table.add({"top-5", percent(e.top5)});
   table.add({"loss", fixed(e.loss, 4)});
+  if (const auto found = e.notes.find("router.accuracy"); found != e.notes.end())
+    table.add({"router", percent(found->second[0])});
   table.add({"images/s", fixed(e.images_per_second, 1)});
   table.print();
   if (!o.per_class) return;
@@ -67,7 +70,8 @@ int run(const EvalOptions& o) {
 
 Command eval_command() {
   return {"eval", "accuracy and loss of a weights file on a test set",
-          R"(Every image once. Takes dense models, mixtures of experts, fused models, a run's
+          R"(Every image once. Of a router that super-classes taught, the share of images whose
+super-class it finds too. Takes dense models, mixtures of experts, fused models, a run's
 checkpoint, and ViT or DeiT files of timm.
 
   tessera eval runs/ewa/best.safetensors --per-class)",

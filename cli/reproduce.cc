@@ -1,15 +1,23 @@
 // tessera reproduce: the runs of a recipe side by side, with common seeds, and their table.
+#include <algorithm>
 #include <cmath>
 #include <csignal>
+#include <ctime>
 #include <filesystem>
+#include <fstream>
+#include <iomanip>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <sstream>
 
 #include "cli/commands.h"
 #include "cli/model_file.h"
 #include "cli/output.h"
+#include "cuda/devices.h"
+#include "engine/base/parallel.h"
 #include "engine/io/atomic_file.h"
+#include "engine/io/printable.h"
 #include "models/fuse.h"
 #include "train/chart.h"
 #include "train/checkpoint.h"
@@ -23,7 +31,7 @@ namespace {
 namespace fs = std::filesystem;
 
 struct ReproduceOptions {
-  std::string recipe, scale = "tiny", data, out;
+  std::string recipe, scale = "tiny", data, out, device = "cpu";
   std::vector<std::string> set;
   int64_t seeds = 3, threads = 0;
   bool quiet = false, json = false;
@@ -33,8 +41,10 @@ struct ReproduceOptions {
 struct Outcome {
   double top1 = 0;                // of the model that counts: fused, where the arm says so
   std::optional<double> mixture;  // before fusing
+  std::optional<double> router;   // share of the images whose super-class it finds
   double seconds = 0;
   bool diverged = false;
+  std::string made;  // when, where and by what
 };
 
 constexpr const char* kResult = "/result.json";
@@ -46,11 +56,40 @@ std::string file_safe(std::string name) {
   return name;
 }
 
-void write_outcome(const std::string& folder, const Outcome& outcome) {
+std::string plural(size_t count, const char* what) { return text(count, " ", what, count == 1 ? "" : "s"); }
+
+std::string processor_name() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);)
+    if (line.starts_with("model name"))
+      return harmless(line.substr(std::min(line.size(), line.find(':') + 2)));
+  return "unknown processor";
+}
+
+// The day, the machine and the program of a run that ends now.
+std::string made_here(const Device& device) {
+  const std::time_t now = std::time(nullptr);
+  std::ostringstream out;
+  out << std::put_time(std::gmtime(&now), "%F") << ", ";
+  if (device.is_cuda())
+    out << cuda_devices().at(size_t(device.index));
+  else
+    out << processor_name() << ", " << plural(size_t(thread_count()), "thread");
+  out << ", tessera " << TESSERA_VERSION;
+  return out.str();
+}
+
+nlohmann::ordered_json to_json(const Outcome& outcome) {
   nlohmann::ordered_json json{
       {"top1", outcome.top1}, {"seconds", outcome.seconds}, {"diverged", outcome.diverged}};
   if (outcome.mixture) json["mixture_top1"] = *outcome.mixture;
-  write_file_atomically(folder + kResult, json.dump() + "\n");
+  if (outcome.router) json["router_accuracy"] = *outcome.router;
+  if (!outcome.made.empty()) json["made"] = outcome.made;
+  return json;
+}
+
+void write_outcome(const std::string& folder, const Outcome& outcome) {
+  write_file_atomically(folder + kResult, to_json(outcome).dump() + "\n");
 }
 
 std::optional<Outcome> read_outcome(const std::string& folder) {
@@ -58,9 +97,15 @@ std::optional<Outcome> read_outcome(const std::string& folder) {
   const auto json = nlohmann::json::parse(read_text(folder + kResult, kResultBytesMax), nullptr, false);
   TESSERA_CHECK_AS(Exit::file, json.is_object() && json.contains("top1") && json["top1"].is_number(), folder,
                    kResult, ": no result of a run; remove the folder and start again");
-  Outcome outcome{json["top1"], std::nullopt, json.value("seconds", 0.0), json.value("diverged", false)};
-  if (json.contains("mixture_top1")) outcome.mixture = json["mixture_top1"].get<double>();
-  return outcome;
+  const auto number = [&](const char* key) {
+    return json.contains(key) ? std::optional(json[key].get<double>()) : std::nullopt;
+  };
+  return Outcome{json["top1"],
+                 number("mixture_top1"),
+                 number("router_accuracy"),
+                 json.value("seconds", 0.0),
+                 json.value("diverged", false),
+                 json.value("made", "")};
 }
 
 // What stops the whole command between two steps.
@@ -108,6 +153,7 @@ class Reproduction {
                      " needs the data set ", config.data.name, ": give its folder by --data DIR");
     config.train.seed += uint64_t(seed);
     config.train.threads = int(o_.threads);
+    config.train.device = o_.device;
     if (!arm.start_from.empty()) config.train.init = RunFiles{run_folder(arm.start_from, seed)}.model();
     if (!arm.superclasses_from.empty())
       config.model.moe.superclasses = run_folder(arm.name, seed) + "-superclasses.toml";
@@ -138,6 +184,8 @@ class Reproduction {
     check_held_out(data, first);
     Replicas replicas(*model, {});
     const Confusion seen = confusion(replicas, data, normalization(data.name), first, kImages);
+    if (const std::string note = unseen_classes(seen, data.class_names); !note.empty())
+      std::cerr << note << std::endl;
     write_file_atomically(
         settings.model.moe.superclasses,
         superclasses_to_toml(cluster(confusion_graph(seen), settings.model.moe.experts), data.class_names,
@@ -160,6 +208,9 @@ class Reproduction {
       if (result.interrupted) throw Interrupted{result.interrupted};
       outcome.top1 = result.test.top1;
       outcome.seconds = result.seconds;
+      outcome.made = made_here(device_by_name(o_.device));
+      if (const auto found = result.test.notes.find("router.accuracy"); found != result.test.notes.end())
+        outcome.router = found->second[0];
       if (arm.fuse) {
         outcome.mixture = result.test.top1;
         outcome.top1 = fused_top1(settings, RunFiles{folder}.model());
@@ -195,51 +246,73 @@ struct Statistics {
   }
 };
 
-std::string plural(size_t count, const char* what) { return text(count, " ", what, count == 1 ? "" : "s"); }
-
-// A line an arm: what was measured, the difference to the first arm seed by seed, and the paper's number.
+// A line an arm: what was measured, the difference to another arm seed by seed, and the paper's number.
+// Columns that nothing stands in are left out.
 std::vector<std::vector<std::string>> table_of(const Recipe& recipe,
                                                const std::vector<std::vector<Outcome>>& outcomes) {
   std::vector<std::vector<std::string>> rows{
-      {"", "top-1 %", "before fusing", "to the first line", "reported", "time a run"}};
+      {"", "top-1 %", "before fusing", "difference", "router %", "reported", "time a run"}};
   for (size_t a = 0; a < recipe.arms.size(); ++a) {
-    std::vector<double> top1, mixture, paired, seconds;
+    const RecipeArm& arm = recipe.arms[a];
+    const auto beside = size_t(
+        std::find_if(recipe.arms.begin(), recipe.arms.begin() + long(a),
+                     [&](const RecipeArm& b) { return arm.compare_to.empty() || b.name == arm.compare_to; }) -
+        recipe.arms.begin());
+    std::vector<double> top1, mixture, paired, router, seconds;
     size_t diverged = 0;
     for (size_t s = 0; s < outcomes[a].size(); ++s) {
-      const Outcome &own = outcomes[a][s], &first = outcomes[0][s];
+      const Outcome &own = outcomes[a][s], &other = outcomes[beside][s];
       diverged += own.diverged;
       if (own.diverged) continue;
       top1.push_back(own.top1);
       seconds.push_back(own.seconds);
       if (own.mixture) mixture.push_back(*own.mixture);
-      if (a > 0 && !first.diverged) paired.push_back(own.top1 - first.top1);
+      if (own.router) router.push_back(*own.router);
+      if (beside != a && !other.diverged) paired.push_back(own.top1 - other.top1);
     }
     std::string measured = Statistics(top1).percent();
     if (diverged > 0) measured += text(" (", plural(diverged, "run"), " diverged)");
-    rows.push_back({recipe.arms[a].name, measured, Statistics(mixture).percent(),
-                    Statistics(paired).percent("+"),
-                    recipe.arms[a].reported ? fixed(*recipe.arms[a].reported, 2) : "not known to us",
+    std::string difference = Statistics(paired).percent("+");
+    if (!arm.compare_to.empty()) difference += " to " + arm.compare_to;
+    rows.push_back({arm.name, measured, Statistics(mixture).percent(), difference,
+                    Statistics(router).percent(), arm.reported ? fixed(*arm.reported, 2) : "not known to us",
                     seconds.empty() ? "-" : duration(Statistics(seconds).mean)});
   }
+  for (size_t c = rows[0].size(); c-- > 0;)
+    if (std::all_of(rows.begin() + 1, rows.end(), [&](const auto& row) { return row[c] == "-"; }))
+      for (auto& row : rows) row.erase(row.begin() + long(c));
   return rows;
 }
 
-std::string measured_before(const Recipe& recipe) {
-  return recipe.measured.empty() ? "" : "Measured by us: " + recipe.measured + "\n\n";
+// What stands above a table: what was measured before, and what this one is.
+std::string preface(const Recipe& recipe, const ReproduceOptions& o) {
+  std::string words;
+  if (!recipe.measured.empty()) words += "Measured by us: " + recipe.measured + "\n\n";
+  if (o.scale == "tiny")
+    words += "This is not the paper's scale: the numbers stand for themselves alone.\n\n";
+  for (size_t i = 0; i < o.set.size(); ++i)
+    words += (i ? ", " : "Not the recipe's own settings: with ") + o.set[i];
+  words += (o.set.empty() ? "" : ".\n\n") + plural(size_t(o.seeds), "seed") +
+           ": mean and standard deviation; differences are taken seed by seed, to the first line where no "
+           "other is named.\n";
+  return words;
 }
 
 std::string markdown(const Recipe& recipe, const ReproduceOptions& o,
+                     const std::vector<std::vector<Outcome>>& outcomes,
                      const std::vector<std::vector<std::string>>& rows) {
   std::ostringstream out;
   out << "## " << recipe.name << ", scale " << o.scale << "\n\n"
       << recipe.title << ". " << recipe.paper << ".\n"
       << recipe.notes << "\n\n"
-      << measured_before(recipe);
-  if (o.scale == "tiny") out << "This is not the paper's scale: the numbers stand for themselves alone.\n\n";
-  out << plural(size_t(o.seeds), "seed") << "; mean and standard deviation. Made by `tessera reproduce "
-      << recipe.name << " --scale " << o.scale << " --seeds " << o.seeds << "`";
-  for (size_t i = 0; i < o.set.size(); ++i) out << (i ? ", " : ", with ") << o.set[i];
-  out << ".\n\n";
+      << preface(recipe, o) << "\nMade by `tessera reproduce " << recipe.name << " --scale " << o.scale
+      << " --seeds " << o.seeds << "`:\n";
+  std::set<std::string> made;
+  for (const auto& arm : outcomes)
+    for (const Outcome& outcome : arm) made.insert(outcome.made);
+  for (const std::string& words : made)
+    if (!words.empty()) out << "- " << words << '\n';
+  out << '\n';
   for (size_t r = 0; r < rows.size(); ++r) {
     out << '|';
     for (const std::string& cell : rows[r]) out << ' ' << cell << " |";
@@ -270,16 +343,15 @@ HeatMap heat_map(const Recipe& recipe, const std::vector<std::vector<Outcome>>& 
 
 nlohmann::ordered_json to_json(const Recipe& recipe, const ReproduceOptions& o,
                                const std::vector<std::vector<Outcome>>& outcomes) {
-  nlohmann::ordered_json json{{"recipe", recipe.name}, {"scale", o.scale}, {"arms", nlohmann::json::array()}};
+  nlohmann::ordered_json json{{"recipe", recipe.name},
+                              {"scale", o.scale},
+                              {"seeds", o.seeds},
+                              {"set", o.set},
+                              {"arms", nlohmann::json::array()}};
   for (size_t a = 0; a < recipe.arms.size(); ++a) {
     nlohmann::ordered_json arm{{"name", recipe.arms[a].name}, {"runs", nlohmann::json::array()}};
     if (recipe.arms[a].reported) arm["reported_percent"] = *recipe.arms[a].reported;
-    for (const Outcome& outcome : outcomes[a]) {
-      nlohmann::ordered_json run{
-          {"top1", outcome.top1}, {"seconds", outcome.seconds}, {"diverged", outcome.diverged}};
-      if (outcome.mixture) run["mixture_top1"] = *outcome.mixture;
-      arm["runs"].push_back(run);
-    }
+    for (const Outcome& outcome : outcomes[a]) arm["runs"].push_back(to_json(outcome));
     json["arms"].push_back(arm);
   }
   return json;
@@ -304,7 +376,7 @@ int run(const ReproduceOptions& o) {
     return 128 + interrupted.signal;
   }
   const auto rows = table_of(recipe, outcomes);
-  write_file_atomically(reproduction.folder() + "/table.md", markdown(recipe, o, rows));
+  write_file_atomically(reproduction.folder() + "/table.md", markdown(recipe, o, outcomes, rows));
   write_file_atomically(reproduction.folder() + "/table.json", to_json(recipe, o, outcomes).dump(2) + "\n");
   if (!recipe.axes.empty())
     write_file_atomically(reproduction.folder() + "/heat_map.svg", to_svg(heat_map(recipe, outcomes)));
@@ -315,10 +387,8 @@ int run(const ReproduceOptions& o) {
   std::cout << recipe.title << '\n'
             << recipe.paper << '\n'
             << recipe.notes << "\n\n"
-            << measured_before(recipe);
-  if (o.scale == "tiny")
-    std::cout << "This is not the paper's scale: the numbers stand for themselves alone.\n\n";
-  Table table("lrrrrr");
+            << preface(recipe, o) << '\n';
+  Table table("l" + std::string(rows[0].size() - 1, 'r'));
   for (const auto& row : rows) table.add(row);
   table.print();
   std::cout << "\nwrote " << reproduction.folder() << "/table.md and table.json"
@@ -331,7 +401,7 @@ int run(const ReproduceOptions& o) {
 Command reproduce_command() {
   return {"reproduce", "a paper's table: a method and its baseline side by side, over seeds",
           R"(Trains every arm of a recipe with the same seeds and writes a table: mean and standard
-deviation, the difference to the first arm seed by seed, and the paper's number where it
+deviation, the difference to the baseline seed by seed, and the paper's number where it
 is known. What was done stays done: the same command goes on where it stopped. The scale
 tiny takes minutes on a CPU and is not the paper's; full is. RECIPE may be a file.toml.
 
@@ -344,6 +414,7 @@ tiny takes minutes on a CPU and is not the paper's; full is. RECIPE may be a fil
             args.option("--seeds", o->seeds, 1, "Runs of every arm");
             args.option("--data", "DIR", o->data, "Folder of the data set");
             args.option("--set", "KEY=VALUE", o->set, "Any setting, for all arms");
+            args.option("--device", "NAME", o->device, "auto, cpu, cuda or cuda:I");
             args.option("--threads", o->threads, 0, "Threads; 0: all");
             args.option("-o,--out", "DIR", o->out, "Folder for the runs; else runs/reproduce");
             args.flag("-q,--quiet", o->quiet, "No progress on standard error");

@@ -106,6 +106,10 @@ int run(const StudyOptions& o) {
   const RunConfig config = effective_config(o.settings);
   TESSERA_CHECK_AS(Exit::usage, !config.data.folder.empty(),
                    "no data set: give --data DIR, or data.folder in the configuration");
+  TESSERA_CHECK_AS(Exit::usage, config.train.max_steps == 0, "--max-steps ", config.train.max_steps,
+                   ": the study takes --steps, for each share rate");
+  TESSERA_CHECK_AS(Exit::usage, !std::filesystem::exists(o.out + "/ewa.json"), o.out,
+                   ": holds a study already; give another folder by --out");
   use_threads(config.train.threads);
   const std::vector<EwaTrace> traces = study_ewa(config, share_rates(o), o.steps);
   std::error_code error;

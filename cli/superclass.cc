@@ -57,6 +57,8 @@ int run(const SuperclassOptions& o) {
   }
   Replicas replicas(*file.model, {});
   const Confusion seen = confusion(replicas, data, normalization_for(file, data), first, o.limit);
+  if (const std::string note = unseen_classes(seen, data.class_names); !note.empty())
+    std::cerr << note << std::endl;
   const Graph graph = confusion_graph(seen);
   const Superclasses superclass = cluster(graph, o.experts);
   write_file_atomically(o.out, superclasses_to_toml(superclass, data.class_names,

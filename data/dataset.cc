@@ -252,6 +252,13 @@ Dataset load_dataset(const fs::path& folder, Split split, std::string_view name)
        train ? "train/" : "val/ and test/");
 }
 
+int64_t Dataset::classes_without(int64_t limit) const {
+  std::vector<bool> with(class_names.size());
+  for (int64_t i = 0; i < (limit > 0 ? std::min(limit, count()) : count()); ++i)
+    with[size_t(labels[size_t(i)])] = true;
+  return std::count(with.begin(), with.end(), false);
+}
+
 uint64_t Dataset::fingerprint() const {
   Fingerprint print;
   print.add(uint64_t(count()));

@@ -29,6 +29,8 @@ struct Dataset {
   int64_t classes() const { return int64_t(class_names.size()); }
   // Of shape, labels and samples.
   uint64_t fingerprint() const;
+  // How many classes none of the first `limit` samples (0: of all) is of.
+  int64_t classes_without(int64_t limit) const;
 };
 
 // Loads one split of what the folder holds, by the standard file names, in this order:

@@ -364,8 +364,9 @@ TEST_CASE("a second signal ends the program at once") {
 TEST_CASE("bench measures what it is told to") {
   if (no_program()) return;
   const Place place;
-  const Words tiny{"--set", "model.dim=16", "model.depth=2", "model.heads=2"};
-  for (const Words& words : {Words{"--mode", "train", "--moe", "every-2"}, Words{"--mode", "infer"}}) {
+  const Words tiny{"--set", "model.dim=16", "model.depth=3", "model.heads=2"};
+  for (const Words& words : {Words{"--mode", "train", "--moe", "every-2"}, Words{"--mode", "infer"},
+                             Words{"--mode", "infer", "--model", "mobile_vmoe_small_image_32"}}) {
     const json result = parsed(place.run(joined_words(
         joined_words({"bench", "--batch", "8", "--steps", "3", "--warmup", "1", "--threads", "1", "--json"},
                      words),

@@ -48,6 +48,8 @@ TEST_CASE("point clouds from .npy files, with the names of their classes") {
   CHECK(set.name == "point-clouds");
   CHECK(set.labels == std::vector<int32_t>{2, 0});
   CHECK(set.class_names[1] == "chair");
+  CHECK(set.classes_without(0) == 1);
+  CHECK(set.classes_without(1) == 2);
   CHECK(set.samples->shape() == Shape{0, 3});
   CHECK(normalization(set.name).mean.size() == 3);
   const auto preparation = set.samples->preparation({});

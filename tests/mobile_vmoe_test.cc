@@ -366,7 +366,11 @@ TEST_CASE("from a dense model's confusions to a Mobile V-MoE, by the program") {
   CHECK(step["router.load"].size() == 20);
   CHECK(step["auxiliary_loss"].get<double>() > 0.3 * 2);  // 0.3 ln 20 = 0.9 before anything is learned
   done({"train", "--resume", runs / "coarse", "--quiet"});
-  CHECK(done({"eval", runs / "coarse"}).find("top-1") != std::string::npos);
+  const auto seen = nlohmann::json::parse(done({"eval", runs / "coarse", "--json"}));
+  const double right = seen["router.accuracy"][0], images = seen["samples"];
+  CHECK(right > 0);
+  CHECK(std::abs(right * images - std::round(right * images)) < 1e-9);  // a share of all images
+  CHECK(done({"eval", runs / "coarse"}).find("router") != std::string::npos);
   const Finished refused = run_program({"fuse", runs / "coarse", "-o", runs / "fused.safetensors"});
   CHECK(refused.code == 2);
 }

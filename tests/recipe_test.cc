@@ -142,6 +142,8 @@ TEST_CASE("what is wrong with a recipe is named") {
         "recipe r, arm 2: name must be there, and another one than those above");
   CHECK(error_of(head + "[[arm]]\nname='a'\nstart_from='b'\n") ==
         "recipe r, arm 1: start_from names no arm above: 'b'");
+  CHECK(error_of(head + arm + "[[arm]]\nname='b'\ncompare_to='c'\n") ==
+        "recipe r, arm 2: compare_to names no arm above: 'c'");
   CHECK(error_of(head + "[[arm]]\nname='a'\nfuse='yes'\n") == "recipe r, arm 1: fuse is of another type");
   CHECK(error_of(head + arm + "[arm.run.train]\nepoch=3\n").find("'train.epochs'") != std::string::npos);
   CHECK(error_of(head + "[[arm]]\nname='a'\nonly='large'\n") ==

@@ -307,6 +307,9 @@ TEST_CASE("settings: precedence, places of errors, the nearest key") {
   CHECK(message("[ewa]\nshare_rate = 0.9\n[model.moe]\nblocks = \"last-2\"\n").find("(E-1)/E") !=
         std::string::npos);
   CHECK(message("[model.moe]\nblocks = \"1,9\"\n").find("block 9 does not exist") != std::string::npos);
+  CHECK(message("[model]\nname = \"point_transformer_small\"\n[data]\nflip = true\n")
+            .find("data.flip: not for point clouds") != std::string::npos);
+  CHECK(message("[data]\ncloud.shift = 0.2\n").find("data.cloud.shift: not for images") != std::string::npos);
   CHECK(message("[data]\nlimit = [1]\n").find("lists") != std::string::npos);
 }
 

@@ -236,12 +236,26 @@ void validate(const RunConfig& c) {
   share("data.augment.cutmix_share", c.data.mix.cutmix_share);
   need(c.data.repeats >= 1 && c.data.repeats <= 1000, "data.augment.repeats", c.data.repeats,
        "must be from 1 to 1000");
-  need(!c.model.is_of_points() || !c.data.mix.in_use(), "model.points.count", c.model.points.count,
-       "point clouds are not mixed; leave out data.augment.mixup and cutmix");
   need(std::isfinite(c.data.cloud.scale) && c.data.cloud.scale >= 1, "data.cloud.scale", c.data.cloud.scale,
        "must be 1 or more");
   need(std::isfinite(c.data.cloud.shift) && c.data.cloud.shift >= 0, "data.cloud.shift", c.data.cloud.shift,
        "must not be negative");
+  using Use = std::pair<const char*, bool>;
+  const bool points = c.model.is_of_points();
+  const std::vector<Use> foreign =
+      points ? std::vector<Use>{{"data.flip", augment.flip},
+                                {"data.padding", augment.padding > 0},
+                                {"data.augment.resized_crop", augment.resized_crop},
+                                {"data.augment.policy", augment.policy != "none"},
+                                {"data.augment.jitter", augment.jitter > 0},
+                                {"data.augment.erase", augment.erase.probability > 0},
+                                {"data.augment.mixup", c.data.mix.mixup > 0},
+                                {"data.augment.cutmix", c.data.mix.cutmix > 0}}
+             : std::vector<Use>{{"data.cloud.scale", c.data.cloud.scale != 1},
+                                {"data.cloud.shift", c.data.cloud.shift != 0}};
+  for (const auto& [key, used] : foreign)
+    TESSERA_CHECK_AS(Exit::usage, !used, key, ": not for ", points ? "point clouds" : "images",
+                     ", which a model of architecture ", c.model.architecture, " takes; leave it out");
   need(c.data.workers >= 0 && c.data.workers <= 256, "data.workers", c.data.workers, "must be from 0 to 256");
   need(c.ewa.ramp > 0 && c.ewa.ramp <= 1, "ewa.ramp", c.ewa.ramp, "must be in (0,1]");
   need(c.ewa.until >= 0 && c.ewa.until <= 1, "ewa.until", c.ewa.until, "must be in [0,1]");

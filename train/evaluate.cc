@@ -35,9 +35,17 @@ Evaluation evaluate(Replicas& replicas, const Dataset& data, const Normalization
     for (const auto& loader : loaders) {
       batch_of_vote = &loader->next();
       const auto start = std::chrono::steady_clock::now();
-      replicas.forward({batch_of_vote->inputs, {}, batch_of_vote->size()}, vote.data());
+      Notes notes;
+      replicas.forward({batch_of_vote->inputs, batch_of_vote->labels, batch_of_vote->size()}, vote.data(),
+                       &notes);
       seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
       for (size_t i = 0; i < logits.size(); ++i) logits[i] += vote[i] / float(votes.count);
+      for (const auto& [name, values] : notes) {
+        std::vector<double>& sums = result.notes[name];
+        sums.resize(values.size());
+        for (size_t i = 0; i < values.size(); ++i)
+          sums[i] += values[i] * double(batch_of_vote->size()) / double(votes.count);
+      }
     }
     const Batch& part = *batch_of_vote;  // all votes have the same samples
     for (int64_t b = 0; b < part.size(); ++b) {
@@ -68,6 +76,8 @@ Evaluation evaluate(Replicas& replicas, const Dataset& data, const Normalization
                                             : std::numeric_limits<double>::quiet_NaN());
   }
   result.loss /= n;
+  for (auto& [name, sums] : result.notes)
+    for (double& sum : sums) sum /= n;
   result.top1 = double(correct) / n;
   result.top5 = K >= 5 ? double(in_top5) / n : 0;
   result.images_per_second = seconds > 0 ? n / seconds : 0;

@@ -17,6 +17,7 @@ struct Evaluation {
   double top5 = 0;                     // 0 for fewer than five classes
   std::vector<double> class_accuracy;  // (K); NaN where a class has no sample
   double images_per_second = 0;
+  Notes notes = {};
 };
 
 // Votes of a sample: the mean of the logits of `count` augmented ones (Point-BERT's test on point clouds

@@ -154,6 +154,7 @@ Recipe parse_recipe(const std::string& source, const std::string& name) {
       Reader reader(*node.as_table(), text("recipe ", name, ", arm ", recipe.arms.size() + 1));
       RecipeArm arm = read_arm(reader);
       arm.start_from = reader.words("start_from");
+      arm.compare_to = reader.words("compare_to");
       arm.superclasses_from = reader.words("superclasses_from");
       arm.reported = reader.value<double>("reported");
       if (const auto only = reader.value<std::string>("only")) {
@@ -162,8 +163,9 @@ Recipe parse_recipe(const std::string& source, const std::string& name) {
       }
       arm.fuse = reader.value<bool>("fuse").value_or(false);
       reader.finish();
-      for (const auto& [key, other] :
-           {std::pair{"start_from", &arm.start_from}, {"superclasses_from", &arm.superclasses_from}})
+      for (const auto& [key, other] : {std::pair{"start_from", &arm.start_from},
+                                       {"superclasses_from", &arm.superclasses_from},
+                                       {"compare_to", &arm.compare_to}})
         if (!other->empty() && std::none_of(recipe.arms.begin(), recipe.arms.end(),
                                             [&](const RecipeArm& above) { return above.name == *other; }))
           reader.wrong(key, "names no arm above: '" + *other + "'");

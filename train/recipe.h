@@ -12,6 +12,7 @@
 //     superclasses_from         the arm, above this one, whose confusions of the same seed, on training
 //                               images that it did not see, group the classes for its router
 //     only                      tiny or full: at the other scale there is no such arm
+//     compare_to                the arm, above this one, that it is the difference to; else the first
 //     fuse                      true: it is fused after training, and the fused model is what counts
 //     [arm.run]                 its settings, over all of these
 //     [arm.tiny]  [arm.full]    the same at one scale, over those
@@ -31,7 +32,7 @@ namespace tessera {
 enum class Scale { tiny, full };
 
 struct RecipeArm {
-  std::string name, start_from, superclasses_from;
+  std::string name, start_from, superclasses_from, compare_to;
   std::optional<double> reported;
   std::optional<Scale> only;
   bool fuse = false;

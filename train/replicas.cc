@@ -21,8 +21,6 @@ int64_t images_in_flight(const Model& model) {
 
 int64_t largest_logit(const float* row, int64_t K) { return std::max_element(row, row + K) - row; }
 
-using Notes = std::map<std::string, std::vector<double>>;
-
 void add_notes(Notes& sums, const Notes& notes, double weight) {
   for (const auto& [name, values] : notes) {
     std::vector<double>& sum = sums[name];
@@ -219,16 +217,25 @@ void Replicas::queue_gradients(const CardBatch& batch, const Pass& pass, double 
   put_norm(gradients().data<float>(), model_.parameters().learned(), norm_sums_, &found->gradient_norm);
 }
 
-void Replicas::forward(const BatchView& batch, float* logits) {
+void Replicas::forward(const BatchView& batch, float* logits, Notes* notes) {
   const int64_t K = model_.config().classes;
+  for (auto& worker : workers_) worker->result.notes.clear();
   on_pieces(cut(batch.size), workers_.size(), [&](Worker& worker, const Piece& piece) {
     const Arena::Step step(worker.arena, arena_key(piece.end - piece.begin, false));
     const Tape::Scope off(nullptr);
-    const Pass pass{.first_sample = piece.begin, .batch = batch.size};
+    PassReport report;
+    Pass pass{.first_sample = piece.begin, .batch = batch.size};
+    if (notes) {
+      pass.report = &report;
+      if (!batch.labels.empty()) pass.targets = targets_of(batch, piece);
+    }
     const Tensor out = model_.forward(images_of(batch, piece), pass);
     const std::vector<float> values = out.values<float>();
     std::copy(values.begin(), values.end(), logits + piece.begin * K);
+    add_notes(worker.result.notes, report.notes, double(piece.end - piece.begin) / double(batch.size));
   });
+  if (notes)
+    for (const auto& worker : workers_) add_notes(*notes, worker->result.notes, 1);
 }
 
 std::string Replicas::first_non_finite(const BatchView& batch, Pass pass) {

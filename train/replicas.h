@@ -47,11 +47,14 @@ struct CardBatch {
   bool soft() const { return bool(soft_targets); }
 };
 
+// What the model reported (PassReport): means over the samples.
+using Notes = std::map<std::string, std::vector<double>>;
+
 struct StepResult {
-  double loss = 0;                                        // mean over the batch, without the auxiliary losses
-  double auxiliary = 0;                                   // their sum
-  int64_t correct = 0;                                    // samples whose largest logit is the label's
-  std::map<std::string, std::vector<double>> notes = {};  // what the model reported (PassReport), means
+  double loss = 0;       // mean over the batch, without the auxiliary losses
+  double auxiliary = 0;  // their sum
+  int64_t correct = 0;   // samples whose largest logit is the label's
+  Notes notes = {};
   double gradient_norm = 0;
 
   bool finite() const { return std::isfinite(loss + auxiliary) && std::isfinite(gradient_norm); }
@@ -71,8 +74,8 @@ class Replicas {
   // Where a card's steps have their memory, as Arena::slab().
   const void* slab() const { return workers_[0]->arena.slab(); }
 
-  // Logits (B,K) of a batch in eval mode.
-  void forward(const BatchView& batch, float* logits);
+  // Logits (B,K) of a batch in eval mode; and what the model reports, which may need the labels.
+  void forward(const BatchView& batch, float* logits, Notes* notes = nullptr);
 
   // Runs the batch once more, one micro-batch after the other, and gives the name of the first module whose
   // output is not finite; empty if there is none.

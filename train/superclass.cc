@@ -88,6 +88,19 @@ Confusion confusion(Replicas& replicas, const Dataset& data, const Normalization
   return seen;
 }
 
+std::string unseen_classes(const Confusion& confusion, const std::vector<std::string>& class_names) {
+  std::vector<std::string> unseen;
+  for (int64_t k = 0; k < confusion.classes; ++k) {
+    const auto row = confusion.rows.begin() + k * confusion.classes;
+    if (std::all_of(row, row + confusion.classes, [](double p) { return p == 0; }))
+      unseen.push_back(class_names[size_t(k)]);
+  }
+  if (unseen.empty()) return "";
+  return text("note: none of the ", confusion.images, " images is of ", unseen.size(), " classes, such as ",
+              printable(unseen[0]),
+              ": only what is taken for them says where they belong; hold out more images");
+}
+
 void check_held_out(const Dataset& training, int64_t trained_on) {
   const bool some_left = trained_on > 0 && training.count() > trained_on;
   const std::string seen = trained_on > 0 ? text("the first ", trained_on) : std::string("all");

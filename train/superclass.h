@@ -23,6 +23,8 @@ struct Confusion {
 };
 Confusion confusion(Replicas& replicas, const Dataset& data, const Normalization& normalization,
                     int64_t first, int64_t limit);
+// A note for the user where some classes have no image among them, else empty.
+std::string unseen_classes(const Confusion& confusion, const std::vector<std::string>& class_names);
 
 // An error (usage) where a run on the first `trained_on` training images (0: all) leaves none of them out.
 void check_held_out(const Dataset& training, int64_t trained_on);

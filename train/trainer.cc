@@ -90,6 +90,7 @@ class Run {
   int64_t total_steps_, last_step_, tested_step_ = -1, saved_step_ = -1;
   RunState state_;
   RunResult result_;
+  nlohmann::ordered_json start_;  // the log's line for the weights that it started from
   std::unique_ptr<RunLog> log_;
   std::unique_ptr<ProgressLine> progress_;
   Clock::time_point clock_;  // from when on the next step counts its time
@@ -108,8 +109,15 @@ Run::Run(const RunConfig& config, const std::string& folder, Progress progress)
       model_(make_model(config.model, config.train.seed)),
       loader_(train_set_, training_options(config, model_->input_shape(), normalization_)) {
   if (show_)
-    for (const Dataset* const set : {&train_set_, &test_set_})
+    for (const auto& [set, limit] :
+         {std::pair{&train_set_, config.data.limit}, {&test_set_, config.data.test_limit}}) {
       for (const std::string& note : set->notes) std::fprintf(stderr, "note: %s\n", note.c_str());
+      if (const int64_t without = set->classes_without(limit))
+        std::fprintf(stderr, "note: %s\n",
+                     text(without, " of the ", set->classes(), " classes of ", set->name, " have no ",
+                          set == &train_set_ ? "training" : "test", " sample among those that are used")
+                         .c_str());
+    }
   const double per_epoch = double(loader_.steps_per_epoch());
   total_steps_ = std::max<int64_t>(1, std::llround(config_.train.epochs * per_epoch));
   last_step_ = config_.train.max_steps > 0 ? std::min(total_steps_, config_.train.max_steps) : total_steps_;
@@ -128,6 +136,7 @@ void Run::start_from(const SafetensorsFile& weights) {
   }();
   store.move_to(device_);
   steps_->start_ema();
+  start_ = {{"kind", "start"}, {"step", 0}, {"weights", weights.name()}, {"changes", changes}};
   if (!show_) return;
   std::fprintf(stderr, "weights from %s\n", weights.name().c_str());
   for (const std::string& change : changes) std::fprintf(stderr, "  %s\n", change.c_str());
@@ -265,6 +274,7 @@ void Run::end_epoch() {
     line["test_top1"] = result_.test.top1;
     line["test_top5"] = result_.test.top5;
     line["test_images_per_s"] = result_.test.images_per_second;
+    for (const auto& [name, values] : result_.test.notes) line["test_" + name] = values;
     if (steps_->has_ema()) line["test_top1_ema"] = *result_.ema_top1;
     progress_->note(
         text("epoch ", epoch + 1, ": train loss ", fixed(train_loss, 4), ", test loss ",
@@ -285,6 +295,7 @@ RunResult Run::run() {
   const InterruptGuard interrupt;
   const int64_t per_epoch = loader_.steps_per_epoch();
   log_ = std::make_unique<RunLog>(files_.log(), state_.step, epoch_ends());
+  if (!start_.is_null()) log_->write(start_);
   progress_ = std::make_unique<ProgressLine>(last_step_, state_.step, show_);
   loader_.seek(state_.step / per_epoch, state_.step % per_epoch);
   const int64_t first_step = state_.step;

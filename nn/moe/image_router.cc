@@ -56,11 +56,13 @@ Routing ImageRouter::route(const Tensor& images, int64_t N, const Pass& pass) co
   const Scores scores = score(images.reshape({B, 1, C}), weight_, taught() ? 0 : options_.noise, pass, site_);
   const Tensor gates = softmax(scores.noisy);
   Tensor chosen = top_k(gates, k);
-  if (pass.training && taught()) {
-    TESSERA_CHECK(bool(pass.targets), name_, ": training needs Pass::targets");
+  TESSERA_CHECK(!pass.training || !taught() || bool(pass.targets), name_, ": training needs Pass::targets");
+  if (taught() && pass.targets) {
     const Tensor truth = superclass_targets(pass.targets, images.dtype());
-    if (options_.routes == TrainingRoutes::truth) chosen = top_k(truth_first(truth, gates.detach()), k);
-    pass.add_loss(scale(softmax_cross_entropy(scores.logits, truth), options_.superclass_loss));
+    if (pass.training) {
+      if (options_.routes == TrainingRoutes::truth) chosen = top_k(truth_first(truth, gates.detach()), k);
+      pass.add_loss(scale(softmax_cross_entropy(scores.logits, truth), options_.superclass_loss));
+    }
     pass.note(name_ + ".accuracy", {accuracy(gates, truth)});
   } else if (pass.training) {
     check_groups("image router", B, options_, pass);
