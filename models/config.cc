@@ -279,11 +279,11 @@ void validate(const ModelConfig& c) {
       moe_blocks(c.widen.blocks, total_depth(c), "widen.blocks").empty() || architecture.attention,
       "model.widen.blocks = ", c.widen.blocks, ": a model of architecture ", c.architecture, " has no MLPs");
   check_routing(c);
-  TESSERA_CHECK_AS(
-      Exit::usage, !c.is_moe() || (c.moe.router == MoeRouter::image) == architecture.image_router,
-      "model.moe.router: the router of images goes with the architecture mobile_vmoe and no other; "
-      "model.architecture is ",
-      c.architecture);
+  if (c.is_moe() && (c.moe.router == MoeRouter::image) != architecture.image_router)
+    fail(Exit::usage, "model.moe.router: ",
+         architecture.image_router ? "must be image in a model of architecture "
+                                   : "image is of the architecture mobile_vmoe, and not of ",
+         c.architecture);
   TESSERA_CHECK_AS(Exit::usage, architecture.stages == !c.depths.empty(), "model.depths = '", c.depths,
                    "': a model of architecture ", c.architecture, " has ",
                    architecture.stages ? "stages; a list such as 2,6,4 gives their depths"

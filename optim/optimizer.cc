@@ -49,7 +49,8 @@ std::unique_ptr<Optimizer<T>> make_optimizer(const OptimizerConfig& config, int6
   if (config.name == "adamw") return std::make_unique<AdamW<T>>(config, count);
   if (config.name == "sgd") return std::make_unique<Sgd<T>>(config, count);
   fail(Exit::usage, "optimizer '", config.name, "' is not known; did you mean '",
-       nearest_name(config.name, {"adamw", "sgd"}), "'? There are adamw and sgd");
+       nearest_name(config.name, {"adamw", "sgd"}),
+       "'? There are adamw and sgd; optim.sam_rho puts SAM around either");
 }
 
 template class Optimizer<float>;

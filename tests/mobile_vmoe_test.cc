@@ -212,10 +212,12 @@ TEST_CASE("what is no Mobile V-MoE is refused") {
   CHECK(error([](ModelConfig& c) { c.moe.blocks = "final-4"; }).find("at least one dense layer") !=
         std::string::npos);
   CHECK(error([](ModelConfig& c) { c.moe.blocks = "none"; }).find("final-2 puts them") != std::string::npos);
-  CHECK(error([](ModelConfig& c) { c.moe.router = MoeRouter::token; }).find("goes with the architecture") !=
-        std::string::npos);
-  CHECK(error([](ModelConfig& c) { c.architecture = "vit"; }).find("goes with the architecture") !=
-        std::string::npos);
+  CHECK(error([](ModelConfig& c) {
+          c.moe.router = MoeRouter::token;
+        }).find("must be image in a model of architecture mobile_vmoe") != std::string::npos);
+  CHECK(error([](ModelConfig& c) {
+          c.architecture = "vit";
+        }).find("image is of the architecture mobile_vmoe, and not of vit") != std::string::npos);
   CHECK(error([](ModelConfig& c) { c.moe.routing.k = 4; }) == "model.moe.k = 4: must be from 1 to 3");
   CHECK(error([](ModelConfig& c) { c.moe.groups = "0,1,2"; }) ==
         "model.moe.groups has 3 entries for 5 classes");
