@@ -1,0 +1,193 @@
+// The card's attention in bf16, run on the host: its kernels' whole blocks, with tensor cores and ldmatrix
+// played as their documentation says, against the definition in double.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "cuda/attention_tiles.h"
+#include "engine/base/rng.h"
+#include "tests/worst.h"
+
+namespace tessera {
+namespace {
+
+using Numbers = std::vector<double>;
+using Halves = std::vector<bf16>;
+
+Halves normal(int64_t size, uint32_t site, double deviation = 1) {
+  Halves numbers;
+  for (int64_t i = 0; i < size; ++i)
+    numbers.push_back(bf16(float(deviation * Draw{.seed = 4, .site = site}.normal(uint64_t(i)))));
+  return numbers;
+}
+
+const bf16 kNan(std::nanf(""));
+
+struct Case {
+  AttentionShape s;
+  float scale;
+  Halves qkv, dout, out, dqkv;
+  std::vector<float> lse, delta;
+
+  explicit Case(const AttentionShape& shape, double deviation = 1)
+      : s(shape), scale(float(1 / std::sqrt(double(s.D)))) {
+    const int64_t size = s.B * s.N * s.H * s.D, rows = s.B * s.H * s.N;
+    qkv = normal(3 * size, 1, deviation);
+    dout = normal(size, 2);
+    out.assign(size_t(size), kNan);
+    dqkv.assign(size_t(3 * size), kNan);
+    lse.assign(size_t(rows), std::nanf(""));
+    delta = lse;
+  }
+
+  // Every block of a program, each in memory that holds NaN.
+  template <int kD, class Program>
+  void run(const Program& program) const {
+    for (int64_t block = 0; block < s.B * s.H * program.cut.blocks_of_head; ++block) {
+      cuda::Tiles<kD> tiles;
+      std::memset(static_cast<void*>(&tiles), 0xFF, sizeof tiles);
+      program(tiles, block);
+    }
+  }
+  void forward() {
+    cuda::with_head_size(s, [&]<int kD>() {
+      run<kD>(cuda::AttentionForward<kD>{{s}, cuda::Cut(s.N), qkv.data(), scale, out.data(), lse.data()});
+    });
+  }
+  void backward(float beta) {
+    const cuda::Cut cut(s.N);
+    cuda::with_head_size(s, [&]<int kD>() {
+      run<kD>(cuda::AttentionQueryGradient<kD>{
+          {s}, cut, qkv.data(), scale, out.data(), dout.data(), lse.data(), delta.data(), dqkv.data(), beta});
+      run<kD>(cuda::AttentionKeyGradient<kD>{
+          {s}, cut, qkv.data(), scale, dout.data(), lse.data(), delta.data(), dqkv.data(), beta});
+    });
+  }
+};
+
+// The definition, term by term.
+struct Reference {
+  Numbers out, lse, dqkv;
+
+  explicit Reference(const Case& c) : out(c.out.size()), lse(c.lse.size()), dqkv(c.qkv.size()) {
+    const auto [B, N, H, D] = c.s;
+    for (int64_t unit = 0; unit < B * H; ++unit) {
+      const auto in = [&, b = unit / H, h = unit % H](int64_t n, int64_t which, int64_t d) {
+        return size_t((((b * N + n) * 3 + which) * H + h) * D + d);
+      };
+      const auto at = [&, b = unit / H, h = unit % H](int64_t n, int64_t d) {
+        return size_t(((b * N + n) * H + h) * D + d);
+      };
+      for (int64_t i = 0; i < N; ++i) {
+        Numbers weight(static_cast<size_t>(N)), slope(static_cast<size_t>(N));
+        double sum = 0, mean = 0;
+        for (int64_t j = 0; j < N; ++j) {
+          double score = 0;
+          for (int64_t d = 0; d < D; ++d) score += double(c.qkv[in(i, 0, d)]) * double(c.qkv[in(j, 1, d)]);
+          sum += weight[size_t(j)] = std::exp(double(c.scale) * score);
+        }
+        lse[size_t(unit * N + i)] = std::log(sum);
+        for (int64_t j = 0; j < N; ++j) {
+          weight[size_t(j)] /= sum;
+          for (int64_t d = 0; d < D; ++d) {
+            const double value = double(c.qkv[in(j, 2, d)]), g = double(c.dout[at(i, d)]);
+            out[at(i, d)] += weight[size_t(j)] * value;
+            dqkv[in(j, 2, d)] += weight[size_t(j)] * g;
+            slope[size_t(j)] += g * value;
+          }
+          mean += weight[size_t(j)] * slope[size_t(j)];
+        }
+        for (int64_t j = 0; j < N; ++j) {
+          const double g = double(c.scale) * weight[size_t(j)] * (slope[size_t(j)] - mean);
+          for (int64_t d = 0; d < D; ++d) {
+            dqkv[in(i, 0, d)] += g * double(c.qkv[in(j, 1, d)]);
+            dqkv[in(j, 1, d)] += g * double(c.qkv[in(i, 0, d)]);
+          }
+        }
+      }
+    }
+  }
+};
+
+// The largest difference, as a part of the largest number.
+template <class T>
+double apart(const std::vector<T>& is, const Numbers& should) {
+  double most = 0, unit = 0;
+  for (size_t i = 0; i < is.size(); ++i) {
+    most = worst(most, std::abs(double(is[i]) - should[i]));
+    unit = std::max(unit, std::abs(should[i]));
+  }
+  return most / unit;
+}
+
+// A result is rounded once, by 2^-8 of it at most, and so is every weight and slope in its sums, whose errors
+// partly cancel; a wrong index is an error of the size of the numbers.
+constexpr double kRounding = 0.006;
+
+void check(Case c) {
+  CAPTURE(c.s.N);
+  CAPTURE(c.s.D);
+  const Reference reference(c);
+  c.forward();
+  CHECK(apart(c.out, reference.out) < kRounding);
+  CHECK(apart(c.lse, reference.lse) < 1e-6);
+  c.backward(0);  // over NaN
+  CHECK(apart(c.dqkv, reference.dqkv) < kRounding);
+}
+
+}  // namespace
+
+TEST_CASE("attention in bf16: head sizes and lengths of the models, and those beside them") {
+  for (const int64_t D : {16, 32, 64})
+    for (const int64_t N : {1, 16, 17, 64, 65, 80, 81, 197}) check(Case({2, N, 2, D}));
+  for (const int64_t D : {16, 32, 64}) check(Case({1, 577, 1, D}));
+  for (const int64_t D : {1, 7, 8, 24, 48, 63}) check(Case({2, 33, 3, D}));
+}
+
+TEST_CASE("attention in bf16: gradients are added to what is there") {
+  for (const int64_t D : {16, 7}) {
+    Case c({1, 33, 2, D});
+    const Reference reference(c);
+    c.forward();
+    c.dqkv = normal(int64_t(c.dqkv.size()), 3, 4);
+    Numbers sums = reference.dqkv;
+    for (size_t i = 0; i < sums.size(); ++i) sums[i] += double(c.dqkv[i]);
+    c.backward(1);
+    CHECK(apart(c.dqkv, sums) < kRounding);
+  }
+}
+
+TEST_CASE("attention in bf16: large scores overflow neither in what is there nor beyond it") {
+  for (const float sign : {1.0f, -1.0f}) {
+    Case c({1, 33, 1, 16});
+    for (int64_t n = 0; n < 33; ++n)  // scores around 200 of either sign, apart by a few
+      for (int64_t d = 0; d < 16; ++d) {
+        bf16 &query = c.qkv[size_t(n * 48 + d)], &key = c.qkv[size_t(n * 48 + 16 + d)];
+        query = 7 + query / 8;
+        key = sign * (7 + key / 8);
+      }
+    check(c);
+  }
+}
+
+TEST_CASE("attention in bf16: a NaN reaches what depends on it and stays in its head") {
+  for (size_t which = 0; which < 3; ++which) {
+    CAPTURE(which);
+    Case c({2, 33, 2, 16});
+    c.qkv[(20 * 3 + which) * 32 + 16 + 5] = kNan;  // image 0, token 20, head 1
+    c.forward();
+    c.backward(0);
+    for (size_t n = 0; n < 33; ++n)
+      for (size_t d = 0; d < 16; ++d) {
+        const bool spoilt = which == 0 ? n == 20 : which == 1 || d == 5;  // its row, every row, its column
+        CHECK(std::isnan(float(c.out[n * 32 + 16 + d])) == spoilt);
+        CHECK(std::isfinite(float(c.out[n * 32 + d])));
+        CHECK(std::isfinite(float(c.out[(33 + n) * 32 + 16 + d])));
+        CHECK(std::isfinite(float(c.dqkv[n * 96 + d])));
+      }
+  }
+}
+
+}  // namespace tessera
