@@ -12,7 +12,6 @@
 #include "cli/model_file.h"
 #include "cli/output.h"
 #include "cuda/devices.h"
-#include "cuda/runtime.h"
 #include "engine/base/parallel.h"
 #include "models/flops.h"
 #include "train/config.h"
@@ -47,7 +46,7 @@ class Bench {
  public:
   Bench(const RunConfig& config, bool training, int64_t batch)
       : model_(make_model(config.model, config.train.seed)),
-        replicas_(*model_, {.micro_batch = config.train.micro_batch}),
+        replicas_(*model_, {.micro_batch = config.train.micro_batch, .dtype = config.train.dtype}),
         logits_(size_t(batch * config.model.classes)) {
     if (training)
       steps_ = std::make_unique<TrainingSteps>(config, *model_, std::numeric_limits<int32_t>::max());
@@ -151,7 +150,6 @@ int run(const BenchOptions& o) {
   const Device::Scope there(device);
   TESSERA_CHECK_AS(Exit::usage, o.batch <= 1 << 20, "--batch ", o.batch, ": at most 1048576");
   const RunConfig config = bench_config(o);
-  if (device.is_cuda()) cuda::use_tf32() = config.train.dtype == "tf32";
   const int64_t burst = o.burst > 0 ? o.burst : o.mode == "infer" && o.batch == 1 ? 10 : 1;
   Bench bench(config, o.mode == "train", o.batch);
   for (int64_t i = 0; i < o.warmup; ++i) bench.timed(burst);

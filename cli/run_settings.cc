@@ -24,7 +24,7 @@ constexpr Shortcut kShortcuts[] = {
     {"--lr", "X", "optim.lr", "Highest learning rate"},
     {"--seed", "N", "train.seed", "Seed of all random numbers"},
     {"--device", "NAME", "train.device", "auto, cpu, cuda or cuda:I"},
-    {"--dtype", "TYPE", "train.dtype", "Products on a card: f32 or tf32"},
+    {"--dtype", "TYPE", "train.dtype", "Products on a card: f32, tf32 or bf16"},
     {"--threads", "N", "train.threads", "Threads; 0: all"},
     {"--max-steps", "N", "train.max_steps", "Stop after this many steps; the schedule stays as it is"},
 };

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "cuda/context.h"
+#include "cuda/heads.h"
 #include "cuda/programs.cuh"
 #include "engine/base/vec_math.h"
 #include "engine/kernels/backends.h"
@@ -86,21 +87,21 @@ __device__ void load_tile(T (&tile)[kTile][kD], const T* from, int64_t stride, i
 // One head, and the row of this thread's team in it; blocks of a head follow one another.
 template <class T, int kD>
 struct Place {
-  AttentionShape s;
+  Heads s;
   int64_t head, i;
   int member;
 
-  __device__ Place(const AttentionShape& shape, int64_t blocks_of_head) : s(shape) {
+  __device__ Place(const AttentionShape& shape, int64_t blocks_of_head) : s{shape} {
     const int64_t teams = blockDim.x / Team<T, kD>::kSize;
     head = int64_t(blockIdx.x) / blocks_of_head;
     i = int64_t(blockIdx.x) % blocks_of_head * teams + threadIdx.x / Team<T, kD>::kSize;
     member = int(threadIdx.x) % Team<T, kD>::kSize;
   }
   __device__ bool there() const { return i < s.N; }
-  __device__ int64_t row() const { return 3 * s.H * s.D; }  // from token to token in qkv
-  __device__ int64_t out_row() const { return s.H * s.D; }
-  __device__ int64_t qkv_at() const { return head / s.H * s.N * row() + head % s.H * s.D; }
-  __device__ int64_t out_at() const { return head / s.H * s.N * out_row() + head % s.H * s.D; }
+  __device__ int64_t row() const { return s.row(); }
+  __device__ int64_t out_row() const { return s.out_row(); }
+  __device__ int64_t qkv_at() const { return s.qkv_at(head); }
+  __device__ int64_t out_at() const { return s.out_at(head); }
 };
 
 // The running softmax of a row: `highest` so far and, relative to it, the sum of weights and of weighted
@@ -241,20 +242,10 @@ struct Launch {
   }
 };
 
-// Calls f.operator()<kD>() with the least kD of 16, 32 and 64 that D fits in.
-template <class F>
-void with_head_size(const AttentionShape& s, F f) {
-  TESSERA_CHECK_AS(Exit::device, s.D <= 64, "attention: heads of ", s.D,
-                   " are not there on a card, where 64 is the most; use --device cpu or more heads");
-  if (s.D <= 16) return f.template operator()<16>();
-  if (s.D <= 32) return f.template operator()<32>();
-  f.template operator()<64>();
-}
-
 }  // namespace
 
 template <class T>
-void attention_forward(const AttentionShape& s, const T* qkv, T scale, T* out, T* lse) {
+void attention_forward(const AttentionShape& s, const T* qkv, Wide<T> scale, T* out, Wide<T>* lse) {
   if (s.B * s.H * s.N * s.D == 0) return;
   with_head_size(s, [&]<int kD>() {
     const Launch launch(s, Team<T, kD>::kSize);
@@ -265,8 +256,8 @@ void attention_forward(const AttentionShape& s, const T* qkv, T scale, T* out, T
 }
 
 template <class T>
-void attention_backward(const AttentionShape& s, const T* qkv, T scale, const T* out, const T* lse,
-                        const T* dout, T* dqkv, T beta) {
+void attention_backward(const AttentionShape& s, const T* qkv, Wide<T> scale, const T* out,
+                        const Wide<T>* lse, const T* dout, T* dqkv, Wide<T> beta) {
   if (s.B * s.H * s.N * s.D == 0) return;
   Tensor deltas({s.B, s.H, s.N}, dtype_of<T>());
   T* const delta = deltas.mutable_data<T>();

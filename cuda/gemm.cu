@@ -1,10 +1,11 @@
-// Matrix products: f32 (or tf32) through cuBLASLt, whose descriptors and algorithms are found once for each
-// shape, and f64 through cuBLAS. Both count in columns: a row-major C = op(A) op(B) is their C^T = op(B)^T
-// op(A)^T, where every matrix is read as its own transpose, so that the operands change places and nothing
-// else changes.
+// Matrix products: f32 (or tf32) and bf16 with sums in f32 through cuBLASLt, whose descriptors and algorithms
+// are found once for each shape, and f64 through cuBLAS. Both count in columns: a row-major C = op(A) op(B)
+// is their C^T = op(B)^T op(A)^T, where every matrix is read as its own transpose, so that the operands
+// change places and nothing else changes.
 #include <cublasLt.h>
 #include <cublas_v2.h>
 
+#include <algorithm>
 #include <array>
 #include <compare>
 #include <map>
@@ -15,6 +16,7 @@
 #include "cuda/programs.cuh"
 #include "cuda/runtime.h"
 #include "engine/kernels/backends.h"
+#include "engine/kernels/columns.h"
 
 namespace tessera::cuda {
 namespace {
@@ -26,9 +28,16 @@ void check(cublasStatus_t status, const char* call) {
 
 #define TESSERA_CUBLAS_CALL(call) check(call, #call)
 
+template <class T>
+constexpr cudaDataType_t kDataType = CUDA_R_32F;
+template <>
+constexpr cudaDataType_t kDataType<bf16> = CUDA_R_16BF;
+
 // All that an algorithm is chosen by.
 struct Key {
-  bool transpose_a, transpose_b, bias, adds, tf32;
+  cudaDataType_t operands, result;
+  cublasLtEpilogue_t epilogue;
+  bool transpose_a, transpose_b, adds, tf32;
   int64_t m, n, k, lda, ldb, ldc, count, stride_a, stride_b, stride_c;
   std::array<unsigned, 3> alignment;  // of a, b and c, in bytes
   auto operator<=>(const Key&) const = default;
@@ -40,29 +49,36 @@ unsigned alignment(const void* at) {
   return bytes;
 }
 
+// What a product adds to.
+template <class T, class Out>
+const Out* before(const Gemm<T, Out>& g) {
+  return g.addend ? g.addend : g.c;
+}
+
 // What cuBLASLt needs for the products of one key.
 class Plan {
  public:
-  Plan(cublasLtHandle_t handle, const Key& key, size_t workspace, const float* bias) {
+  Plan(cublasLtHandle_t handle, const Key& key, size_t workspace, const void* vector) {
     const cublasComputeType_t compute = key.tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
     TESSERA_CUBLAS_CALL(cublasLtMatmulDescCreate(&product_, compute, CUDA_R_32F));
     set(CUBLASLT_MATMUL_DESC_TRANSA, key.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
     set(CUBLASLT_MATMUL_DESC_TRANSB, key.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
-    set(CUBLASLT_MATMUL_DESC_EPILOGUE, key.bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT);
-    if (bias) set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);  // the heuristic may look at it
-    const auto layout = [&](cublasLtMatrixLayout_t& made, int64_t rows, int64_t columns, int64_t ld,
-                            int64_t stride) {
-      TESSERA_CUBLAS_CALL(
-          cublasLtMatrixLayoutCreate(&made, CUDA_R_32F, uint64_t(rows), uint64_t(columns), ld));
+    set(CUBLASLT_MATMUL_DESC_EPILOGUE, key.epilogue);
+    if (vector) set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, vector);  // the heuristic may look at it
+    const auto layout = [&](cublasLtMatrixLayout_t& made, cudaDataType_t type, int64_t rows, int64_t columns,
+                            int64_t ld, int64_t stride) {
+      TESSERA_CUBLAS_CALL(cublasLtMatrixLayoutCreate(&made, type, uint64_t(rows), uint64_t(columns), ld));
       const int32_t count = int32_t(key.count);
       TESSERA_CUBLAS_CALL(
           cublasLtMatrixLayoutSetAttribute(made, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof count));
       TESSERA_CUBLAS_CALL(cublasLtMatrixLayoutSetAttribute(made, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET,
                                                            &stride, sizeof stride));
     };
-    layout(left_, key.transpose_b ? key.k : key.n, key.transpose_b ? key.n : key.k, key.ldb, key.stride_b);
-    layout(right_, key.transpose_a ? key.m : key.k, key.transpose_a ? key.k : key.m, key.lda, key.stride_a);
-    layout(result_, key.n, key.m, key.ldc, key.stride_c);
+    layout(left_, key.operands, key.transpose_b ? key.k : key.n, key.transpose_b ? key.n : key.k, key.ldb,
+           key.stride_b);
+    layout(right_, key.operands, key.transpose_a ? key.m : key.k, key.transpose_a ? key.k : key.m, key.lda,
+           key.stride_a);
+    layout(result_, key.result, key.n, key.m, key.ldc, key.stride_c);
 
     cublasLtMatmulPreference_t preference = nullptr;
     TESSERA_CUBLAS_CALL(cublasLtMatmulPreferenceCreate(&preference));
@@ -80,10 +96,7 @@ class Plan {
     const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(handle, product_, left_, right_, result_,
                                                                  result_, preference, 1, &found, &count);
     cublasLtMatmulPreferenceDestroy(preference);
-    TESSERA_CHECK_AS(Exit::device, status == CUBLAS_STATUS_SUCCESS && count > 0,
-                     "CUDA: cuBLASLt has no algorithm for the product (m,n,k) = (", key.m, ",", key.n, ",",
-                     key.k, ") with lda ", key.lda, ", ldb ", key.ldb, ", ldc ", key.ldc, ": ",
-                     cublasGetStatusString(status));
+    possible_ = status == CUBLAS_STATUS_SUCCESS && count > 0;
     algorithm_ = found.algo;
   }
   ~Plan() {
@@ -94,11 +107,16 @@ class Plan {
   Plan(const Plan&) = delete;
   Plan& operator=(const Plan&) = delete;
 
-  void run(cublasLtHandle_t handle, const Gemm<float>& g, void* workspace, size_t bytes,
+  // Whether cuBLASLt has an algorithm for it.
+  bool possible() const { return possible_; }
+
+  // `vector`: of the epilogue, null where it has none.
+  template <class T, class Out>
+  void run(cublasLtHandle_t handle, const Gemm<T, Out>& g, const void* vector, void* workspace, size_t bytes,
            cudaStream_t stream) {
-    if (g.bias) set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, g.bias);
-    const float alpha = 1;
-    check(cublasLtMatmul(handle, product_, &alpha, g.b, left_, g.a, right_, &g.beta, g.c, result_, g.c,
+    if (vector) set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, vector);
+    const float alpha = 1, beta = g.addend ? 1 : g.beta;
+    check(cublasLtMatmul(handle, product_, &alpha, g.b, left_, g.a, right_, &beta, before(g), result_, g.c,
                          result_, &algorithm_, workspace, bytes, stream),
           "cublasLtMatmul");
   }
@@ -113,6 +131,7 @@ class Plan {
   cublasLtMatmulDesc_t product_ = nullptr;
   cublasLtMatrixLayout_t left_ = nullptr, right_ = nullptr, result_ = nullptr;
   cublasLtMatmulAlgo_t algorithm_{};
+  bool possible_ = false;
 };
 
 // The libraries' state on one card; one stream's products share the workspace, in order.
@@ -141,42 +160,61 @@ Products& products() {
   return *slot;
 }
 
-// C's rows start as beta C + bias, or as beta C.
-template <class T>
+// C's rows start as what is added to, with the bias.
+template <class Out>
 struct Start {
   int64_t n, ldc;
-  T beta;
-  const T* bias;
-  T* c;
+  Wide<Out> beta;
+  const Out *before, *bias;
+  Out* c;
   TESSERA_FN void operator()(int64_t i) const {
-    T* const at = c + i / n * ldc + i % n;
-    *at = (beta == T(0) ? T(0) : beta * *at) + (bias ? bias[i % n] : T(0));
+    using W = Wide<Out>;
+    const int64_t at = i / n * ldc + i % n;
+    c[at] = (beta == W(0) ? W(0) : beta * W(before[at])) + (bias ? W(bias[i % n]) : W(0));
   }
 };
 
-template <class T>
-void start(const Gemm<T>& g) {
-  elements(g.m * g.n, Start<T>{g.n, g.ldc, g.beta, g.bias, g.c});
+template <class T, class Out>
+void start(const Gemm<T, Out>& g) {
+  elements(g.m * g.n, Start<Out>{g.n, g.ldc, g.addend ? 1 : g.beta, before(g), g.bias, g.c});
 }
 
 // Leaves a product without a bias that is added to C.
-template <class T>
-void start_with_bias(Gemm<T>& g) {
+template <class T, class Out>
+void start_first(Gemm<T, Out>& g) {
   start(g);
-  g.bias = nullptr;
+  g.bias = g.addend = nullptr;
   g.beta = 1;
 }
 
-void multiply(const Gemm<float>& given, const GemmBatch& batch) {
-  constexpr unsigned kVector = 16;  // bytes: what the epilogue may read a bias by
-  Gemm<float> g = given;
-  if (g.bias && (g.n == 1 || g.k == 1 || alignment(g.bias) < kVector)) start_with_bias(g);
+// The columns of a transposed A, as it is stored.
+template <class T>
+struct ColumnTerms {
+  int64_t lda;
+  const T* a;
+  TESSERA_FN std::array<Wide<T>, 1> operator()(int64_t i, int64_t j) const { return {a[i * lda + j]}; }
+};
+
+template <class T, class Out>
+void sum_a(const Gemm<T, Out>& g) {
+  tessera::column_sums<Wide<T>, 1>(g.k, g.m, {g.a_sums}, {0}, ColumnTerms<T>{g.lda, g.a});
+}
+
+// Whether an epilogue may read or write it as it likes to.
+bool fits_epilogue(const void* vector) { return alignment(vector) == 16; }
+
+// Does nothing, and says so, where cuBLASLt has no algorithm for it. `vector` as in Plan::run.
+template <class T, class Out>
+bool multiply(const Gemm<T, Out>& g, const GemmBatch& batch, cublasLtEpilogue_t epilogue,
+              const void* vector) {
   Products& own = products();
-  const Key key{g.transpose_a,
+  const Key key{kDataType<T>,
+                kDataType<Out>,
+                epilogue,
+                g.transpose_a,
                 g.transpose_b,
-                g.bias != nullptr,
-                g.beta != 0,
-                use_tf32(),
+                g.addend || g.beta != 0,
+                kDataType<T> == CUDA_R_32F && use_tf32(),
                 g.m,
                 g.n,
                 g.k,
@@ -187,15 +225,35 @@ void multiply(const Gemm<float>& given, const GemmBatch& batch) {
                 batch.stride_a,
                 batch.stride_b,
                 batch.stride_c,
-                {alignment(g.a), alignment(g.b), alignment(g.c)}};
+                {alignment(g.a), alignment(g.b), std::min(alignment(before(g)), alignment(g.c))}};
   std::unique_ptr<Plan>& plan = own.plans[key];
-  if (!plan) plan = std::make_unique<Plan>(own.lt, key, Products::kWorkspace, g.bias);
-  plan->run(own.lt, g, own.workspace, Products::kWorkspace, context().stream);
+  if (!plan) plan = std::make_unique<Plan>(own.lt, key, Products::kWorkspace, vector);
+  if (plan->possible()) plan->run(own.lt, g, vector, own.workspace, Products::kWorkspace, context().stream);
+  return plan->possible();
+}
+
+template <class T, class Out>
+void multiply(const Gemm<T, Out>& given, const GemmBatch& batch) {
+  Gemm<T, Out> g = given;
+  if (g.bias) {
+    const bool fits = g.n > 1 && g.k > 1 && fits_epilogue(g.bias);
+    if (fits && multiply(g, batch, CUBLASLT_EPILOGUE_BIAS, g.bias)) return;
+    start_first(g);
+  }
+  if (g.a_sums) {
+    const bool fits = kDataType<Out> == CUDA_R_32F && fits_epilogue(g.a_sums);  // sums of C's type
+    if (fits && multiply(g, batch, CUBLASLT_EPILOGUE_BGRADB, g.a_sums)) return;
+    sum_a(g);
+  }
+  TESSERA_CHECK_AS(Exit::device, multiply(g, batch, CUBLASLT_EPILOGUE_DEFAULT, nullptr),
+                   "CUDA: cuBLASLt has no algorithm for the product (m,n,k) = (", g.m, ",", g.n, ",", g.k,
+                   ") with lda ", g.lda, ", ldb ", g.ldb, ", ldc ", g.ldc);
 }
 
 void multiply(const Gemm<double>& given, const GemmBatch& batch) {
   Gemm<double> g = given;
-  if (g.bias) start_with_bias(g);  // cuBLAS knows none
+  if (g.bias || g.addend) start_first(g);  // cuBLAS knows neither
+  if (g.a_sums) sum_a(g);
   const double alpha = 1;
   check(cublasDgemmStridedBatched(products().blas, g.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N,
                                   g.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N, int(g.n), int(g.m), int(g.k),
@@ -211,14 +269,17 @@ void gemm(const Gemm<T>& g, const GemmBatch& batch) {
   multiply(g, batch);
 }
 
-template <class T>
-void gemm(const Gemm<T>& g) {
-  if (g.k == 0) return start(g);
-  multiply(g, {});
+template <class T, class Out>
+void gemm(const Gemm<T, Out>& g) {
+  if (g.k > 0) return multiply(g, {});
+  start(g);
+  if (g.a_sums) sum_a(g);
 }
 
 template void gemm(const Gemm<float>&);
 template void gemm(const Gemm<double>&);
+template void gemm(const Gemm<bf16>&);
+template void gemm(const Gemm<bf16, float>&);
 template void gemm(const Gemm<float>&, const GemmBatch&);
 template void gemm(const Gemm<double>&, const GemmBatch&);
 

@@ -37,8 +37,8 @@ Download::~Download() = default;
 void Download::fetch() { absent(); }
 const void* Download::wait() { absent(); }
 
-template <class T>
-void gemm(const Gemm<T>&) {
+template <class T, class Out>
+void gemm(const Gemm<T, Out>&) {
   absent();
 }
 template <class T>
@@ -46,11 +46,12 @@ void gemm(const Gemm<T>&, const GemmBatch&) {
   absent();
 }
 template <class T>
-void attention_forward(const AttentionShape&, const T*, T, T*, T*) {
+void attention_forward(const AttentionShape&, const T*, Wide<T>, T*, Wide<T>*) {
   absent();
 }
 template <class T>
-void attention_backward(const AttentionShape&, const T*, T, const T*, const T*, const T*, T*, T) {
+void attention_backward(const AttentionShape&, const T*, Wide<T>, const T*, const Wide<T>*, const T*, T*,
+                        Wide<T>) {
   absent();
 }
 template <class T>
@@ -77,6 +78,13 @@ void conv_weight_gradient(const ConvShape&, const T*, const T*, T*, T) {
 TESSERA_INSTANTIATE(float)
 TESSERA_INSTANTIATE(double)
 #undef TESSERA_INSTANTIATE
+template void gemm(const Gemm<bf16>&);
+template void gemm(const Gemm<bf16, float>&);
+void attention_forward(const AttentionShape&, const bf16*, float, bf16*, float*) { absent(); }
+void attention_backward(const AttentionShape&, const bf16*, float, const bf16*, const float*, const bf16*,
+                        bf16*, float) {
+  absent();
+}
 
 }  // namespace cuda
 }  // namespace tessera

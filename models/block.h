@@ -48,9 +48,9 @@ struct PreNormBlock {
         name(scope.name()) {}
 
   Tensor forward(const Tensor& input, const Pass& pass) const {  // (B,N,C) to (B,N,C)
-    Tensor x = attn.forward(norm1.forward(input), drop_path1.around(input, pass), pass);
+    Tensor x = attn.forward(norm1.operand(input), drop_path1.around(input, pass), pass);
     pass.show(name + ".attn", x);
-    x = mlp->forward(norm2.forward(x), drop_path2.around(x, pass), pass);
+    x = mlp->forward(norm2.operand(x), drop_path2.around(x, pass), pass);
     return pass.show(name + ".mlp", x);
   }
 };

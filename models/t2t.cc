@@ -32,8 +32,8 @@ TokenTransformer::TokenTransformer(const Scope& scope, const ModelConfig& c, int
 
 Tensor TokenTransformer::forward(const Tensor& input, const Pass& pass) const {
   const int64_t B = input.size(0), N = input.size(1), T = proj.weight.size(0);
-  const Tensor packed = qkv.forward(norm1.forward(input));
-  const Tensor values = slice(packed, 2, 2 * T, 3 * T);
+  const Tensor packed = qkv.forward(norm1.operand(input));
+  const Tensor values = slice(widen(packed), 2, 2 * T, 3 * T);
   const Tensor attended = dropout.forward(attention(packed.reshape({B, N, 3, 1, T})), pass);
   const Tensor x = linear_residual(attended, proj.weight, proj.bias, values);
   pass.show(name + ".attn", x);

@@ -42,6 +42,8 @@ struct LayerNorm {
         bias((scope / "bias").bias({C})),
         eps(eps) {}
   Tensor forward(const Tensor& x) const { return layer_norm(x, weight, bias, eps); }
+  // For products alone, which may take it in bf16.
+  Tensor operand(const Tensor& x) const { return layer_norm_operand(x, weight, bias, eps); }
 };
 
 // Stochastic depth (Huang et al., 2016): in training a sample's branch is dropped with probability `rate`,

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "engine/base/parallel.h"
+#include "engine/ops/ops.h"
 
 namespace tessera {
 namespace {
@@ -92,6 +93,18 @@ void ParameterStore::move_to(const Device& device) {
     T* const base = flat_.mutable_data<T>();
     for (Parameter& p : parameters_) p.value.place(base + p.offset, flat_);
   });
+  if (copies_) keep_copies();
+}
+
+void ParameterStore::keep_copies() {
+  const Device::Scope there(flat_.device());
+  copies_ = Tensor(flat_.shape(), DType::bf16);
+  bf16* const base = copies_.mutable_data<bf16>();
+  for (Parameter& p : parameters_) p.value.place_copy(base + p.offset, copies_);
+}
+
+void ParameterStore::refresh_copies() {
+  if (copies_) narrow_to(copies_, flat_);
 }
 
 const ParameterStore::Parameter* ParameterStore::find(std::string_view name) const {

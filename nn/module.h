@@ -73,6 +73,11 @@ class ParameterStore {
   // Brings all parameters to a device; every handle to them follows.
   void move_to(const Device& device);
 
+  // From now on parameters have bf16 copies, for products to read. refresh_copies() makes them what the
+  // values are; nobody else writes them, and without copies it does nothing.
+  void keep_copies();
+  void refresh_copies();
+
   // An empty gradient buffer of this layout, one for each replica.
   std::unique_ptr<ParameterGradients> make_gradients() const;
   std::vector<int64_t> gradient_counts() const;  // elements of each parameter's gradient
@@ -82,7 +87,7 @@ class ParameterStore {
  private:
   DType dtype_;
   std::vector<Parameter> parameters_;
-  Tensor flat_;
+  Tensor flat_, copies_;  // bf16, or none
   int64_t learned_ = 0, decayed_ = 0;
   uint32_t sites_ = 0;
 };

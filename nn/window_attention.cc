@@ -19,11 +19,11 @@ Tensor WindowAttention::forward(const Tensor& x, const Residual& residual, const
   const int64_t B = x.size(0), C = x.size(2), D = C / heads, n = windows.count(), N = windows.tokens();
   const Tensor order = window_order(windows, B);
   const Tensor rows = permute_rows(x.reshape({B * n * N, C}), order);
-  const Tensor packed = qkv.forward(rows).reshape({B * n, N, 3, heads, D});
+  const Tensor packed = widen(qkv.forward(rows)).reshape({B * n, N, 3, heads, D});
   const Tensor q = scale(split_heads(packed, 0), 1 / std::sqrt(double(D)));
 
   Tensor bias = relative_position_bias(relative_position_bias_table, windows.size);  // (H,N,N)
-  if (windows.shift > 0) bias = add(bias, shift_mask(windows, x.dtype()));           // (n,H,N,N)
+  if (windows.shift > 0) bias = add(bias, shift_mask(windows, packed.dtype()));      // (n,H,N,N)
   const Tensor scores = matmul(q, split_heads(packed, 1), false, true).reshape({B, n, heads, N, N});
   const Tensor weights = softmax(add(scores, bias)).reshape({B * n, heads, N, N});
   const Tensor out = merge_heads(matmul(weights, split_heads(packed, 2))).reshape({B, n * N, C});

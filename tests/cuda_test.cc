@@ -7,9 +7,9 @@
 #include <set>
 
 #include "cuda/devices.h"
-#include "cuda/runtime.h"
-#include "engine/tensor/memory.h"
 #include "models/registry.h"
+#include "tests/model_step.h"
+#include "tests/op_run.h"
 #include "tests/process.h"
 #include "tests/random_inputs.h"
 #include "tests/small_models.h"
@@ -29,46 +29,6 @@ bool no_card() {
   if (!cuda_devices(&why).empty()) return false;
   MESSAGE("skipped: there is no card: ", why);
   return true;
-}
-
-struct Run {
-  Tensor y;
-  std::vector<Tensor> grads;  // both on the host
-};
-
-// Forward and backward on a device, the gradient of the result being normal numbers.
-Run run(const OpCase& c, const Inputs& inputs, const Device& device, DType dtype) {
-  const Device::Scope there(device);
-  Inputs leaves;
-  for (const Tensor& input : inputs) leaves.push_back(input.to(dtype).to(device).require_grad());
-  Tape tape;
-  const Tape::Scope scope(&tape);
-  Tensor y = c.run(leaves);
-  Run result{y.to(Device()).detach(), {}};
-  std::vector<double> slopes(size_t(y.count()));
-  for (size_t i = 0; i < slopes.size(); ++i) slopes[i] = Draw{.seed = 8}.normal(i);
-  const Tensor dy = Tensor::of(y.shape(), slopes).to(dtype);
-  Tensor loss = Tensor::zeros({}, dtype);
-  record("loss", {y}, loss, [dy, gy = y.gradient()](const Gradient&) {
-    for_float("loss", dy.dtype(), [&]<class T>() { copy(gy.target<T>().data, dy.data<T>(), dy.count()); });
-  });
-  tape.backward(loss);
-  for (const Tensor& leaf : leaves)
-    result.grads.push_back(leaf.gradient().written() ? leaf.grad().to(Device()) : Tensor());
-  return result;
-}
-
-double largest(const Tensor& x) {
-  double most = 1e-4;  // what rounding alone leaves of a 0
-  for (int64_t i = 0; i < x.count(); ++i) most = std::max(most, std::abs(x.at(i)));
-  return most;
-}
-
-double difference(const Tensor& a, const Tensor& b) {
-  REQUIRE(a.shape() == b.shape());
-  double most = 0;
-  for (int64_t i = 0; i < a.count(); ++i) most = worst(most, std::abs(a.at(i) - b.at(i)));
-  return most;
 }
 
 bool same_bits(const Tensor& a, const Tensor& b) {
@@ -92,11 +52,7 @@ TEST_CASE("cuda: every case of every op, in f32 and f64, and twice the same bits
         CHECK_THROWS_WITH_AS(run(c, inputs, kCard, DType::f32), doctest::Contains("no CUDA kernel"), Error);
         continue;
       }
-      // As between f32 and f64 on the CPU; all gradients of a case share a scale, since a small one may be
-      // the difference of large ones.
-      double unit = 1e-6;
-      for (const Tensor& grad : exact.grads)
-        if (grad) unit = std::max(unit, largest(grad));
+      const double unit = largest_of(exact.grads);  // tolerances as between f32 and f64 on the CPU
       for (const DType dtype : {DType::f32, DType::f64}) {
         CAPTURE(dtype);
         const double tolerance = dtype == DType::f32 ? 2e-5 : 1e-12;
@@ -129,20 +85,33 @@ TEST_CASE("cuda: attention of the head sizes and lengths that models have") {
       const Run card = run(*found, inputs, kCard, DType::f32);
       CHECK(difference(card.y, exact.y) <= 2e-5 * largest(exact.y));
       CHECK(difference(card.grads[0], exact.grads[0]) <= 1e-4 * largest(exact.grads[0]));
+      const Run half = run(*found, inputs, kCard, DType::bf16);
+      const Run exact_half = run(*found, rounded(inputs), Device(), DType::f64);
+      CHECK(difference(half.y, exact_half.y) <= kRoundedResult * largest(exact_half.y));
+      CHECK(difference(half.grads[0], exact_half.grads[0]) <=
+            kRoundedGradient * largest(exact_half.grads[0]));
     }
 }
 
-ModelConfig small_model() {
-  RunConfig config;
-  apply_settings(config, {{"model.name", "vit_small_image_32"},
-                          {"model.dim", "48"},
-                          {"model.depth", "3"},
-                          {"model.heads", "3"},
-                          {"model.drop_path", "0.2"},
-                          {"model.dropout", "0.1"},
-                          {"model.moe.blocks", "every-2"},
-                          {"model.moe.experts", "3"}});
-  return config.model;
+TEST_CASE("cuda: every op that takes bf16, in it, and twice the same bits") {
+  if (no_card()) return;
+  for (const OpCase& c : op_cases())
+    for (const std::string& shapes : c.shapes) {
+      if (!bf16_ops().count(c.op)) continue;
+      CAPTURE(c.op);
+      CAPTURE(shapes);
+      const Inputs inputs = rounded(random_inputs(shapes));
+      const Run exact = run(c, inputs, Device(), DType::f64), card = run(c, inputs, kCard, DType::bf16);
+      CHECK(difference(card.y, exact.y) <= kRoundedResult * largest(exact.y));
+      const Run again = run(c, inputs, kCard, DType::bf16);
+      CHECK(same_bits(card.y, again.y));
+      for (size_t k = 0; k < exact.grads.size(); ++k) {
+        REQUIRE(bool(card.grads[k]) == bool(exact.grads[k]));
+        if (exact.grads[k])
+          CHECK(difference(card.grads[k], exact.grads[k]) <= kRoundedGradient * largest_of(exact.grads));
+        CHECK(same_bits(card.grads[k], again.grads[k]));
+      }
+    }
 }
 
 // One of each architecture, with convolutions and batch norms, windows, and points.
@@ -169,68 +138,47 @@ std::vector<ModelConfig> all_models() {
   return models;
 }
 
-struct Step {
-  StepResult result;
-  std::vector<float> gradients, logits;
-};
-
-// A batch of normal numbers.
-struct SomeBatch {
-  std::vector<float> images;
-  std::vector<int32_t> labels;
-
-  SomeBatch(const ModelConfig& config, int64_t B) : images(size_t(B * config.input_shape().count())) {
-    for (size_t i = 0; i < images.size(); ++i) images[i] = float(Draw{.seed = 2}.normal(i));
-    for (int64_t b = 0; b < B; ++b) labels.push_back(int32_t(b * 3 % config.classes));
-  }
-  BatchView view() const { return {images, labels, int64_t(labels.size())}; }
-};
-
-Step step_on(const Device& device, const ModelConfig& config, const SomeBatch& some) {
+testing::ModelStep step_on(const Device& device, const ModelConfig& config, const testing::SomeBatch& batch,
+                           const std::string& dtype = "f32") {
   const Device::Scope there(device);
-  const auto model = make_model(config, 5);
-  Replicas replicas(*model, {.workers = 1});
-  const BatchView batch = some.view();
-  Step step;
-  for (uint32_t i = 0; i < 3; ++i)  // recorded, and replayed from the arena's plan
-    step.result = replicas.compute_gradients(batch, {.seed = 3, .step = 7}, 0.1);
-  step.gradients = replicas.gradients().values<float>();
-  step.logits.resize(some.labels.size() * size_t(config.classes));
-  replicas.forward(batch, step.logits.data());
-  return step;
+  return {*make_model(config, 5), batch, 3, dtype};  // recorded, and replayed from the arena's plan
 }
 
 void same_on_both(const ModelConfig& config) {
   CAPTURE(config.name);
-  const SomeBatch batch(config, 23);
-  const Step host = step_on(Device(), config, batch), card = step_on(kCard, config, batch);
+  const testing::SomeBatch batch(config, 23);
+  const auto host = step_on(Device(), config, batch), card = step_on(kCard, config, batch);
   CHECK(card.result.loss == doctest::Approx(host.result.loss).epsilon(1e-5));
   CHECK(card.result.gradient_norm == doctest::Approx(host.result.gradient_norm).epsilon(1e-4));
   CHECK(card.result.correct == host.result.correct);
-  const auto apart = [](const std::vector<float>& a, const std::vector<float>& b) {
-    REQUIRE(a.size() == b.size());
-    double most = 0, unit = 0;
-    for (size_t i = 0; i < a.size(); ++i) {
-      most = worst(most, std::abs(double(a[i]) - double(b[i])));
-      unit = std::max(unit, std::abs(double(b[i])));
-    }
-    return most / unit;
-  };
-  CHECK(apart(card.logits, host.logits) <= 1e-4);
-  CHECK(apart(card.gradients, host.gradients) <= 1e-3);
-  const Step again = step_on(kCard, config, batch);
+  CHECK(testing::apart(card.logits, host.logits) <= 1e-4);
+  CHECK(testing::apart(card.gradients, host.gradients) <= 1e-3);
+  const auto again = step_on(kCard, config, batch);
   CHECK(again.gradients == card.gradients);
   CHECK(again.logits == card.logits);
 }
 
 TEST_CASE("cuda: a model's loss, gradients and logits, with experts, dropout and drop-path") {
   if (no_card()) return;
-  same_on_both(small_model());
+  same_on_both(testing::drawing_model());
 }
 
 TEST_CASE("cuda: every architecture's loss, gradients and logits") {
   if (no_card()) return;
   for (const ModelConfig& config : all_models()) same_on_both(config);
+}
+
+TEST_CASE("cuda: tf32 and bf16 are near f32") {
+  if (no_card()) return;
+  const ModelConfig config = testing::drawing_model();
+  const testing::SomeBatch batch(config, 23);
+  const auto f32 = step_on(kCard, config, batch), tf32 = step_on(kCard, config, batch, "tf32"),
+             bf16 = step_on(kCard, config, batch, "bf16"), again = step_on(kCard, config, batch, "bf16");
+  CHECK(tf32.result.loss == doctest::Approx(f32.result.loss).epsilon(1e-2));  // 10 bits of mantissa
+  CHECK(tf32.result.gradient_norm == doctest::Approx(f32.result.gradient_norm).epsilon(3e-2));
+  testing::near_in_bf16(bf16, f32);
+  CHECK(again.gradients == bf16.gradients);
+  CHECK(again.logits == bf16.logits);
 }
 
 // What some steps leave, each with a batch of its own and every third with soft targets.
@@ -254,7 +202,7 @@ Trained train_on_card(RunConfig config, bool graph) {
     trained.norms.push_back(done->result.gradient_norm);
   };
   for (int64_t step = 0; step < 12; ++step) {
-    const SomeBatch some(config.model, config.train.step_images());
+    const testing::SomeBatch some(config.model, config.train.step_images());
     Batch batch;
     batch.inputs = some.images;
     for (float& value : batch.inputs) value *= float(1 + step % 4);
@@ -275,8 +223,8 @@ Trained train_on_card(RunConfig config, bool graph) {
 
 TEST_CASE("cuda: a step as a graph has the bits of its kernels one by one") {
   if (no_card()) return;
-  std::vector<RunConfig> configs(4);
-  for (RunConfig& config : configs) config.model = small_model();
+  std::vector<RunConfig> configs(5);
+  for (RunConfig& config : configs) config.model = testing::drawing_model();
   configs[1].sam_rho = 0.05;
   configs[1].layer_decay = 0.7;
   configs[2].optim.name = "sgd";
@@ -284,6 +232,7 @@ TEST_CASE("cuda: a step as a graph has the bits of its kernels one by one") {
   configs[2].model.moe.partition = PartitionScope::replica;
   configs[3].train.accumulate = 2;
   configs[3].model.moe.partition = PartitionScope::per_image;
+  configs[4].train.dtype = "bf16";
   for (const ModelConfig& model : all_models()) configs.emplace_back().model = model;
   for (const RunConfig& config : configs) {
     CAPTURE(config.model.name);
@@ -295,45 +244,34 @@ TEST_CASE("cuda: a step as a graph has the bits of its kernels one by one") {
   }
 }
 
-TEST_CASE("cuda: tf32 is near f32") {
-  if (no_card()) return;
-  const ModelConfig config = small_model();
-  const SomeBatch batch(config, 23);
-  const Step f32 = step_on(kCard, config, batch);
-  {
-    const Device::Scope there(kCard);
-    cuda::use_tf32() = true;
-  }
-  const Step tf32 = step_on(kCard, config, batch);
-  cuda::use_tf32() = false;
-  CHECK(tf32.result.loss == doctest::Approx(f32.result.loss).epsilon(1e-2));  // 10 bits of mantissa
-  CHECK(tf32.result.gradient_norm == doctest::Approx(f32.result.gradient_norm).epsilon(3e-2));
-}
-
 TEST_CASE("cuda: runs repeat and resume to the bit, and go on on the other device") {
   if (no_card() || no_program()) return;
-  const TinySet set;
-  const ScratchFolder runs;
-  const auto start = [&](const std::string& name, std::vector<std::string> more) {
-    more.insert(more.end(), {"--device", "cuda", "--set", "train.ema=0.9", "--set", "train.clip=0.5", "--set",
-                             "train.checkpoint_every=0"});
-    const Finished done = run_program(train_command(set, runs / name, more));
-    INFO(done.err);
-    REQUIRE(done.code == 0);
-  };
-  start("whole", {});
-  start("again", {"--no-graph"});
-  start("parts", {"--max-steps", "17"});
-  REQUIRE(run_program({"train", "--resume", runs / "parts", "--quiet"}).code == 0);
-  for (const char* file : {"last.safetensors", "best.safetensors", "model.safetensors"}) {
-    CHECK(Process::read(runs / "again/" + file) == Process::read(runs / "whole/" + file));
-    CHECK(Process::read(runs / "parts/" + file) == Process::read(runs / "whole/" + file));
+  for (const char* dtype : {"f32", "bf16"}) {
+    CAPTURE(dtype);
+    const TinySet set;
+    const ScratchFolder runs;
+    const auto start = [&](const std::string& name, std::vector<std::string> more) {
+      more.insert(more.end(), {"--device", "cuda", "--dtype", dtype, "--set", "train.ema=0.9", "--set",
+                               "train.clip=0.5", "--set", "train.checkpoint_every=0"});
+      const Finished done = run_program(train_command(set, runs / name, more));
+      INFO(done.err);
+      REQUIRE(done.code == 0);
+    };
+    start("whole", {});
+    start("again", {"--no-graph"});
+    start("parts", {"--max-steps", "17"});
+    REQUIRE(run_program({"train", "--resume", runs / "parts", "--quiet"}).code == 0);
+    for (const char* file : {"last.safetensors", "best.safetensors", "model.safetensors"}) {
+      CHECK(Process::read(runs / "again/" + file) == Process::read(runs / "whole/" + file));
+      CHECK(Process::read(runs / "parts/" + file) == Process::read(runs / "whole/" + file));
+    }
+    start("moved", {"--max-steps", "17"});
+    CHECK(run_program({"train", "--resume", runs / "moved", "--device", "cpu", "--quiet"}).code == 0);
+    CHECK(run_program({"eval", runs / "moved", "--device", "cuda"}).code == 0);
+    REQUIRE(run_program(train_command(set, runs / "host", {"--dtype", dtype, "--max-steps", "17"})).code ==
+            0);
+    CHECK(run_program({"train", "--resume", runs / "host", "--device", "cuda", "--quiet"}).code == 0);
   }
-  start("moved", {"--max-steps", "17"});
-  CHECK(run_program({"train", "--resume", runs / "moved", "--device", "cpu", "--quiet"}).code == 0);
-  CHECK(run_program({"eval", runs / "moved", "--device", "cuda"}).code == 0);
-  REQUIRE(run_program(train_command(set, runs / "host", {"--max-steps", "17"})).code == 0);
-  CHECK(run_program({"train", "--resume", runs / "host", "--device", "cuda", "--quiet"}).code == 0);
 }
 
 TEST_CASE("cuda: a loss that is not finite ends the run a step later and is not saved") {

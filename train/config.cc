@@ -196,8 +196,8 @@ void validate(const RunConfig& c) {
   need(c.train.label_smoothing >= 0 && c.train.label_smoothing < 1, "train.label_smoothing",
        c.train.label_smoothing, "must be in [0,1)");
   need(c.train.clip >= 0, "train.clip", c.train.clip, "must not be negative");
-  need(c.train.dtype == "f32" || c.train.dtype == "tf32", "train.dtype", c.train.dtype,
-       "must be f32 or tf32");
+  need(c.train.dtype == "f32" || c.train.dtype == "tf32" || c.train.dtype == "bf16", "train.dtype",
+       c.train.dtype, "must be f32, tf32 or bf16");
   need(c.train.threads >= 0 && c.train.threads <= 4096, "train.threads", c.train.threads,
        "must be from 0 to 4096");
   need(c.train.micro_batch >= 0, "train.micro_batch", c.train.micro_batch, "must not be negative");

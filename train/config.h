@@ -46,7 +46,7 @@ struct TrainConfig {
   double clip = 0;  // largest gradient norm; 0: any
   double warmup_epochs = 0;
   std::string device = "cpu";    // auto, cpu, cuda or cuda:I
-  std::string dtype = "f32";     // of a card's products: f32, or tf32
+  std::string dtype = "f32";     // of a card's products: f32, tf32 or bf16
   int threads = 0;               // 0: all
   int64_t micro_batch = 0;       // images a thread takes at a time; 0: chosen by the model's size
   int64_t eval_every = 1;        // epochs

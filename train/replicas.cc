@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "cuda/runtime.h"
 #include "engine/base/parallel.h"
 #include "engine/ops/ops.h"
 #include "optim/clip.h"
@@ -56,6 +57,9 @@ Replicas::Replicas(Model& model, const ReplicaOptions& options)
   const int threads = options.workers > 0 ? options.workers : thread_count();
   const int workers = Device::current().is_cuda() ? 1 : threads;
   for (int w = 0; w < workers; ++w) workers_.push_back(std::make_unique<Worker>());
+  if (!Device::current().is_cuda()) return;
+  cuda::use_tf32() = options.dtype != "f32";  // with bf16: for what has no bf16 form
+  if (options.dtype == "bf16") model.parameters().keep_copies();
 }
 
 std::vector<Replicas::Piece> Replicas::pieces_of(int64_t batch, int64_t count) const {
@@ -164,6 +168,7 @@ void Replicas::learn(Worker& worker, const Batch& batch, const Piece& piece, con
 StepResult Replicas::compute_gradients(const BatchView& batch, const Pass& pass, double label_smoothing) {
   TESSERA_CHECK(int64_t(batch.labels.size()) == batch.size, "replicas: ", batch.labels.size(), " labels for ",
                 batch.size, " images");
+  model_.parameters().refresh_copies();
   for (auto& worker : workers_) {
     clear_gradients(*worker);
     worker->result = {};
@@ -200,6 +205,7 @@ StepResult Replicas::compute_gradients(const BatchView& batch, const Pass& pass,
 void Replicas::queue_gradients(const CardBatch& batch, const Pass& pass, double label_smoothing,
                                StepFindings* found) {
   Worker& worker = *workers_[0];
+  model_.parameters().refresh_copies();
   clear_gradients(worker);
   for (const Piece& piece : cut_training(batch.size))
     learn(worker, batch, piece, pass, label_smoothing,
@@ -219,6 +225,7 @@ void Replicas::queue_gradients(const CardBatch& batch, const Pass& pass, double 
 
 void Replicas::forward(const BatchView& batch, float* logits, Notes* notes) {
   const int64_t K = model_.config().classes;
+  model_.parameters().refresh_copies();
   for (auto& worker : workers_) worker->result.notes.clear();
   on_pieces(cut(batch.size), workers_.size(), [&](Worker& worker, const Piece& piece) {
     const Arena::Step step(worker.arena, arena_key(piece.end - piece.begin, false));
@@ -248,6 +255,7 @@ std::string Replicas::first_non_finite(const BatchView& batch, Pass pass) {
       found = module;
   };
   pass.update_statistics = false;
+  model_.parameters().refresh_copies();
   for (const Piece& piece : cut_training(batch.size)) {
     pass.first_sample = piece.begin;
     pass.targets = targets_of(batch, piece);

@@ -25,6 +25,7 @@ struct ReplicaOptions {
   int64_t micro_batch = 0;  // images a worker takes at a time; 0: some 520 token rows, 1040 with experts, and
                             // on a card all
   int64_t parts = 1;        // of a training batch, where the model wants each whole (Model::whole_batch)
+  std::string dtype = "f32";  // of a card's products: f32, tf32 or bf16; the CPU's are f32
 };
 
 // A whole batch on the host.

@@ -7,7 +7,6 @@
 #include <optional>
 
 #include "cuda/devices.h"
-#include "cuda/runtime.h"
 #include "data/image_set.h"
 #include "engine/base/parallel.h"
 #include "models/adapt.h"
@@ -38,10 +37,6 @@ Device chosen_device(const RunConfig& config, bool show) {
   std::string why_none;
   const Device device = device_by_name(config.train.device, &why_none);
   if (show && !why_none.empty()) std::fprintf(stderr, "%s: using the CPU\n", why_none.c_str());
-  if (device.is_cuda()) {
-    const Device::Scope there(device);
-    cuda::use_tf32() = config.train.dtype == "tf32";
-  }
   return device;
 }
 

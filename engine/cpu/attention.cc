@@ -121,7 +121,7 @@ void softmax(int64_t n, T* score_t, int64_t rows, T* inverse, T* lse) {
 }  // namespace
 
 template <class T>
-void cpu::attention_forward(const AttentionShape& shape, const T* qkv, T scale, T* out, T* lse) {
+void cpu::attention_forward(const AttentionShape& shape, const T* qkv, Wide<T> scale, T* out, Wide<T>* lse) {
   const Layout<T> layout(shape);
   const int64_t units = layout.panels.count;
   parallel_for(shape.B * shape.H * units, 1, [&](int64_t begin, int64_t end) {
@@ -191,8 +191,8 @@ void softmax_backward(int64_t n, int64_t width, const T* lse, const T* delta, T*
 }  // namespace
 
 template <class T>
-void cpu::attention_backward(const AttentionShape& shape, const T* qkv, T scale, const T* out, const T* lse,
-                             const T* dout, T* dqkv, T beta) {
+void cpu::attention_backward(const AttentionShape& shape, const T* qkv, Wide<T> scale, const T* out,
+                             const Wide<T>* lse, const T* dout, T* dqkv, Wide<T> beta) {
   const Layout<T> layout(shape);
   const int64_t N = shape.N, D = shape.D, row = layout.row, out_row = layout.out_row, padded = layout.padded;
   parallel_for(shape.B * shape.H, 1, [&](int64_t begin, int64_t end) {

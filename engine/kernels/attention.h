@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "engine/base/bf16.h"
+
 namespace tessera {
 
 struct AttentionShape {
@@ -13,14 +15,14 @@ struct AttentionShape {
 // qkv (B,N,3,H,D) -> out (B,N,H*D), and, unless lse is null, lse (B,H,N) = log sum_j exp(scale q_i . k_j),
 // all that backward needs of the N x N probabilities. A NaN in qkv reaches every output that depends on it.
 template <class T>
-void attention_forward(const AttentionShape& shape, const T* qkv, T scale, T* out, T* lse);
+void attention_forward(const AttentionShape& shape, const T* qkv, Wide<T> scale, T* out, Wide<T>* lse);
 
 // From dout (B,N,H*D), with out and lse of the forward pass, to dqkv (B,N,3,H,D) = gradient + beta * dqkv.
 // beta is 0 (dqkv is not read) or 1. The probabilities are computed again from lse (Dao et al.,
 // "FlashAttention", 2022, appendix B.2): P = exp(scale Q K^T - lse), dV = P^T dO, dP = dO V^T, dS = P * (dP -
 // rowsum(dO * O)), dQ = scale dS K, dK = scale dS^T Q.
 template <class T>
-void attention_backward(const AttentionShape& shape, const T* qkv, T scale, const T* out, const T* lse,
-                        const T* dout, T* dqkv, T beta);
+void attention_backward(const AttentionShape& shape, const T* qkv, Wide<T> scale, const T* out,
+                        const Wide<T>* lse, const T* dout, T* dqkv, Wide<T> beta);
 
 }  // namespace tessera

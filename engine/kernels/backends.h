@@ -1,5 +1,5 @@
-// What a back-end provides behind gemm.h, attention.h and conv.h, for T = float and double. dispatch.cc calls
-// that of the current device.
+// What a back-end provides behind gemm.h, attention.h and conv.h, for T = float and double, and products and
+// attention in bf16. dispatch.cc calls that of the current device.
 #pragma once
 
 #include "engine/kernels/attention.h"
@@ -14,37 +14,49 @@ namespace cpu {
 template <class T>
 void gemm(const Gemm<T>& g);
 template <class T>
-void attention_forward(const AttentionShape& shape, const T* qkv, T scale, T* out, T* lse);
+void attention_forward(const AttentionShape& shape, const T* qkv, Wide<T> scale, T* out, Wide<T>* lse);
 template <class T>
-void attention_backward(const AttentionShape& shape, const T* qkv, T scale, const T* out, const T* lse,
-                        const T* dout, T* dqkv, T beta);
+void attention_backward(const AttentionShape& shape, const T* qkv, Wide<T> scale, const T* out,
+                        const Wide<T>* lse, const T* dout, T* dqkv, Wide<T> beta);
 template <class T>
 void conv_forward(const ConvShape& shape, const T* x, const T* weight, const T* bias, T* y);
 template <class T>
 void conv_data_gradient(const ConvShape& shape, const T* weight, const T* dy, T* dx, T beta);
 template <class T>
 void conv_weight_gradient(const ConvShape& shape, const T* x, const T* dy, T* dweight, T beta);
+
+// By way of f32 (engine/cpu/bf16.cc).
+void gemm(const Gemm<bf16>& g);
+void gemm(const Gemm<bf16, float>& g);
+void attention_forward(const AttentionShape& shape, const bf16* qkv, float scale, bf16* out, float* lse);
+void attention_backward(const AttentionShape& shape, const bf16* qkv, float scale, const bf16* out,
+                        const float* lse, const bf16* dout, bf16* dqkv, float beta);
 
 }  // namespace cpu
 
 namespace cuda {
 
-template <class T>
-void gemm(const Gemm<T>& g);
+template <class T, class Out>
+void gemm(const Gemm<T, Out>& g);
 // Sizes are above 0, every ld is given.
 template <class T>
 void gemm(const Gemm<T>& g, const GemmBatch& batch);
 template <class T>
-void attention_forward(const AttentionShape& shape, const T* qkv, T scale, T* out, T* lse);
+void attention_forward(const AttentionShape& shape, const T* qkv, Wide<T> scale, T* out, Wide<T>* lse);
 template <class T>
-void attention_backward(const AttentionShape& shape, const T* qkv, T scale, const T* out, const T* lse,
-                        const T* dout, T* dqkv, T beta);
+void attention_backward(const AttentionShape& shape, const T* qkv, Wide<T> scale, const T* out,
+                        const Wide<T>* lse, const T* dout, T* dqkv, Wide<T> beta);
 template <class T>
 void conv_forward(const ConvShape& shape, const T* x, const T* weight, const T* bias, T* y);
 template <class T>
 void conv_data_gradient(const ConvShape& shape, const T* weight, const T* dy, T* dx, T beta);
 template <class T>
 void conv_weight_gradient(const ConvShape& shape, const T* x, const T* dy, T* dweight, T beta);
+
+// On tensor cores (cuda/attention_bf16.cu).
+void attention_forward(const AttentionShape& shape, const bf16* qkv, float scale, bf16* out, float* lse);
+void attention_backward(const AttentionShape& shape, const bf16* qkv, float scale, const bf16* out,
+                        const float* lse, const bf16* dout, bf16* dqkv, float beta);
 
 }  // namespace cuda
 }  // namespace tessera

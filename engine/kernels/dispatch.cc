@@ -16,11 +16,13 @@ int64_t checked_ld(const char* matrix, int64_t ld, int64_t row) {
   return ld == 0 ? row : ld;
 }
 
-template <class T>
-Gemm<T> checked(const Gemm<T>& given) {
-  Gemm<T> g = given;
+template <class T, class Out>
+Gemm<T, Out> checked(const Gemm<T, Out>& given) {
+  Gemm<T, Out> g = given;
   TESSERA_CHECK(g.m >= 0 && g.n >= 0 && g.k >= 0, "gemm: sizes (m,n,k) = (", g.m, ",", g.n, ",", g.k,
                 ") must not be negative");
+  TESSERA_CHECK(on_card() || (!g.addend && !g.a_sums), "gemm: addend and a_sums are for a card alone");
+  TESSERA_CHECK(!g.a_sums || (g.transpose_a && !g.bias), "gemm: a_sums needs a transposed A, and no bias");
   g.lda = checked_ld("a", g.lda, g.transpose_a ? g.m : g.k);
   g.ldb = checked_ld("b", g.ldb, g.transpose_b ? g.k : g.n);
   g.ldc = checked_ld("c", g.ldc, g.n);
@@ -29,9 +31,9 @@ Gemm<T> checked(const Gemm<T>& given) {
 
 }  // namespace
 
-template <class T>
-void gemm(const Gemm<T>& given) {
-  const Gemm<T> g = checked(given);
+template <class T, class Out>
+void gemm(const Gemm<T, Out>& given) {
+  const Gemm<T, Out> g = checked(given);
   if (g.m == 0 || g.n == 0) return;
   on_card() ? cuda::gemm(g) : cpu::gemm(g);
 }
@@ -40,7 +42,7 @@ template <class T>
 void gemm(const Gemm<T>& given, const GemmBatch& batch) {
   constexpr int64_t kMost = 65535;  // a card counts no further along the axis of the products
   Gemm<T> g = checked(given);
-  TESSERA_CHECK(!g.bias, "gemm: a batch of products has no bias");
+  TESSERA_CHECK(!g.bias && !g.addend && !g.a_sums, "gemm: a batch of products has no bias, addend or a_sums");
   const bool together = on_card() && g.m > 0 && g.n > 0 && g.k > 0;
   for (int64_t first = 0; first < batch.count;) {
     const int64_t count = together ? std::min(kMost, batch.count - first) : 1;
@@ -56,14 +58,14 @@ void gemm(const Gemm<T>& given, const GemmBatch& batch) {
 }
 
 template <class T>
-void attention_forward(const AttentionShape& shape, const T* qkv, T scale, T* out, T* lse) {
+void attention_forward(const AttentionShape& shape, const T* qkv, Wide<T> scale, T* out, Wide<T>* lse) {
   on_card() ? cuda::attention_forward(shape, qkv, scale, out, lse)
             : cpu::attention_forward(shape, qkv, scale, out, lse);
 }
 
 template <class T>
-void attention_backward(const AttentionShape& shape, const T* qkv, T scale, const T* out, const T* lse,
-                        const T* dout, T* dqkv, T beta) {
+void attention_backward(const AttentionShape& shape, const T* qkv, Wide<T> scale, const T* out,
+                        const Wide<T>* lse, const T* dout, T* dqkv, Wide<T> beta) {
   TESSERA_CHECK(beta == 0 || beta == 1, "attention_backward: beta is ", beta,
                 ", expected 0 (overwrite) or 1 (add)");
   on_card() ? cuda::attention_backward(shape, qkv, scale, out, lse, dout, dqkv, beta)
@@ -98,5 +100,10 @@ void conv_weight_gradient(const ConvShape& s, const T* x, const T* dy, T* dweigh
 TESSERA_INSTANTIATE(float)
 TESSERA_INSTANTIATE(double)
 #undef TESSERA_INSTANTIATE
+template void gemm(const Gemm<bf16>&);
+template void gemm(const Gemm<bf16, float>&);
+template void attention_forward(const AttentionShape&, const bf16*, float, bf16*, float*);
+template void attention_backward(const AttentionShape&, const bf16*, float, const bf16*, const float*,
+                                 const bf16*, bf16*, float);
 
 }  // namespace tessera

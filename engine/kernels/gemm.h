@@ -4,24 +4,31 @@
 
 #include <cstdint>
 
+#include "engine/base/bf16.h"
+
 namespace tessera {
 
-// C = op(A) op(B) + beta C + bias, where op(A) is (m,k), op(B) is (k,n), C is (m,n), all row-major.
-template <class T>
+// C = op(A) op(B) + beta C + bias, where op(A) is (m,k), op(B) is (k,n), C is (m,n), all row-major. C has
+// another type where A and B are bf16 and a gradient of f32 weights or an f32 result is wanted.
+template <class T, class Out = T>
 struct Gemm {
   bool transpose_a = false, transpose_b = false;  // A is stored as (k,m); B is stored as (n,k)
   int64_t m = 0, n = 0, k = 0;                    // any may be 0
   const T* a = nullptr;
   const T* b = nullptr;
-  T* c = nullptr;                     // overlaps neither a nor b
+  Out* c = nullptr;                   // overlaps neither a nor b
   int64_t lda = 0, ldb = 0, ldc = 0;  // elements from one stored row to the next; 0: rows lie densely
-  T beta = 0;                         // 0 overwrites C, whatever it held, NaN too
-  const T* bias = nullptr;            // (n), added to each row of C; none if null
+  Wide<Out> beta = 0;                 // 0 overwrites C, whatever it held, NaN too
+  const Out* bias = nullptr;          // (n), added to each row of C; none if null
+  // What a card does on the way; null elsewhere.
+  const Out* addend = nullptr;  // in rows as C's, in place of beta C
+  Wide<Out>* a_sums = nullptr;  // (m), overwritten by the sums over k of an A that is transposed
 };
 
-// For T = float and double. Throws if a size is negative or a stored row is longer than its ld.
-template <class T>
-void gemm(const Gemm<T>& g);
+// For float, double, and bf16 with either result, whose sums are of floats. Throws if a size is negative or a
+// stored row is longer than its ld.
+template <class T, class Out>
+void gemm(const Gemm<T, Out>& g);
 
 // `count` products of one shape whose operands lie at strides (elements) from one another; a stride of 0
 // repeats the operand.

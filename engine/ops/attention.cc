@@ -15,17 +15,17 @@ Tensor attention(const Tensor& qkv) {
   dim(qkv, "qkv(B,N,3,H,D)");
   const AttentionShape shape{dim['B'], dim['N'], dim['H'], dim['D']};
   Tensor out({shape.B, shape.N, shape.H * shape.D}, qkv.dtype());
-  Tensor lse = Tape::current() ? Tensor({shape.B, shape.H, shape.N}, qkv.dtype()) : Tensor();
+  Tensor lse = Tape::current() ? Tensor({shape.B, shape.H, shape.N}, wide(qkv.dtype())) : Tensor();
   const double factor = 1 / std::sqrt(double(shape.D));
-  for_float("attention", qkv.dtype(), [&]<class T>() {
-    attention_forward<T>(shape, qkv.data<T>(), T(factor), out.mutable_data<T>(),
-                         lse ? lse.mutable_data<T>() : nullptr);
+  for_activation("attention", qkv.dtype(), [&]<class T>() {
+    attention_forward<T>(shape, qkv.data<T>(), Wide<T>(factor), out.mutable_data<T>(),
+                         lse ? lse.mutable_data<Wide<T>>() : nullptr);
   });
   record("attention", {qkv}, out,
          [shape, factor, qkv, lse, out = out.detach(), gx = qkv.gradient()](const Gradient& gy) {
-           for_float("attention", qkv.dtype(), [&]<class T>() {
+           for_activation("attention", qkv.dtype(), [&]<class T>() {
              const auto dx = gx.target<T>();
-             attention_backward<T>(shape, qkv.data<T>(), T(factor), out.data<T>(), lse.data<T>(),
+             attention_backward<T>(shape, qkv.data<T>(), Wide<T>(factor), out.data<T>(), lse.data<Wide<T>>(),
                                    gy.read<T>(), dx.data, dx.beta);
            });
          });

@@ -17,7 +17,7 @@ void check_rate(const char* op, double rate) {
 template <class T>
 struct ApplyMask {
   int64_t n, first;
-  T keep;
+  Wide<T> keep;
   float rate;
   Draw draw;
   const T* from;
@@ -27,7 +27,7 @@ struct ApplyMask {
     const auto words = draw.block(uint64_t(start / 4));
     for (int64_t k = 0; k < 4; ++k) {
       const int64_t i = start + k - first;
-      if (i >= 0 && i < n) to.put(i, Draw::to_unit(words[size_t(k)]) < rate ? T(0) : keep * from[i]);
+      if (i >= 0 && i < n) to.put(i, Draw::to_unit(words[size_t(k)]) < rate ? Wide<T>(0) : keep * from[i]);
     }
   }
 };
@@ -35,7 +35,7 @@ struct ApplyMask {
 template <class T>
 void apply_mask(int64_t n, int64_t first, double rate, const Draw& draw, const T* from, GradTarget<T> to) {
   elements((first + n + 3) / 4 - first / 4,
-           ApplyMask<T>{n, first, T(1 / (1 - rate)), float(rate), draw, from, to});
+           ApplyMask<T>{n, first, Wide<T>(1 / (1 - rate)), float(rate), draw, from, to});
 }
 
 template <class T>
@@ -57,12 +57,11 @@ Tensor dropout(const Tensor& x, double rate, const Draw& draw, int64_t first_sam
   if (rate == 0) return x;
   const int64_t n = x.count(), first = first_sample * x.shape().count(1, x.rank());
   Tensor y = like(x);
-  for_float("dropout", x.dtype(), [&]<class T>() {
-    apply_mask<T>(n, first, rate, draw, x.data<T>(), {y.mutable_data<T>(), T(0)});
-  });
+  for_activation("dropout", x.dtype(),
+                 [&]<class T>() { apply_mask<T>(n, first, rate, draw, x.data<T>(), {y.mutable_data<T>()}); });
   record("dropout", {x}, y, [=, gx = x.gradient()](const Gradient& gy) {
-    for_float("dropout", gx.dtype(),
-              [&]<class T>() { apply_mask<T>(n, first, rate, draw, gy.read<T>(), gx.target<T>()); });
+    for_activation("dropout", gx.dtype(),
+                   [&]<class T>() { apply_mask<T>(n, first, rate, draw, gy.read<T>(), gx.target<T>()); });
   });
   return y;
 }

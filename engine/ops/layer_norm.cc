@@ -1,5 +1,6 @@
 // layer_norm over the last axis: y = xhat * gamma + beta with xhat = (x - mean) * rstd.
 // dx = rstd * (g - mean(g) - xhat * mean(g * xhat)) with g = dy * gamma.
+// An operand of products in bf16 is y alone: x, all sums and all parameters are f32.
 #include "engine/kernels/columns.h"
 #include "engine/kernels/rows.h"
 #include "engine/ops/cases.h"
@@ -9,15 +10,16 @@
 namespace tessera {
 namespace {
 
-template <class T>
+template <class Y, class T = Wide<Y>>
 struct Forward {
   int64_t C;
   T eps;
   const T *x, *gamma, *beta;
-  T *y, *mean, *rstd;
+  Y* y;
+  T *mean, *rstd;
   TESSERA_FN void operator()(const Row& row, int64_t i) const {
     const T* in = x + i * C;
-    T* out = y + i * C;
+    Y* out = y + i * C;
     const T center = row.sum(C, [=](int64_t j) { return in[j]; }) / T(C);
     const T variance = row.sum(C, [=](int64_t j) { return (in[j] - center) * (in[j] - center); }) / T(C);
     const T inverse = T(1) / std::sqrt(variance + eps);
@@ -29,14 +31,15 @@ struct Forward {
   }
 };
 
-template <class T>
+template <class Y, class T = Wide<Y>>
 struct Backward {
   int64_t C;
-  const T *x, *gamma, *mean, *rstd, *dy;
+  const T *x, *gamma, *mean, *rstd;
+  const Y* dy;
   GradTarget<T> dx;
   TESSERA_FN void operator()(const Row& row, int64_t i) const {
     const T* in = x + i * C;
-    const T* g = dy + i * C;
+    const Y* g = dy + i * C;
     const T center = mean[i], inverse = rstd[i];
     const T mean_g = row.sum(C, [=, this](int64_t j) { return g[j] * gamma[j]; }) / T(C);
     const T mean_gx =
@@ -49,43 +52,55 @@ struct Backward {
 };
 
 // The terms of dgamma and dbeta.
-template <class T>
+template <class Y, class T = Wide<Y>>
 struct ParameterTerms {
   int64_t C;
-  const T *x, *mean, *rstd, *dy;
+  const T *x, *mean, *rstd;
+  const Y* dy;
   TESSERA_FN std::array<T, 2> operator()(int64_t i, int64_t j) const {
     const T g = dy[i * C + j];
     return {g * (x[i * C + j] - mean[i]) * rstd[i], g};
   }
 };
 
-}  // namespace
-
-Tensor layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, double eps) {
+// With y of this type.
+Tensor normalized(const Tensor& x, const Tensor& gamma, const Tensor& beta, double eps, DType type) {
   Dims dim("layer_norm");
   dim(x, "x(*,C)")(gamma, "gamma(C)")(beta, "beta(C)");
   const int64_t M = dim['*'], C = dim['C'];
-  Tensor y = like(x), means({M}, x.dtype()), rstd({M}, x.dtype());
-  for_float("layer_norm", x.dtype(), [&]<class T>() {
+  Tensor y(x.shape(), type), means({M}, x.dtype()), rstd({M}, x.dtype());
+  for_activation("layer_norm", type, [&]<class Y>() {
+    using T = Wide<Y>;
     rows(M, C,
-         Forward<T>{C, T(eps), x.data<T>(), gamma.data<T>(), beta.data<T>(), y.mutable_data<T>(),
+         Forward<Y>{C, T(eps), x.data<T>(), gamma.data<T>(), beta.data<T>(), y.mutable_data<Y>(),
                     means.mutable_data<T>(), rstd.mutable_data<T>()});
   });
   record("layer_norm", {x, gamma, beta}, y,
-         [M, C, x, gamma, means, rstd, gx = x.gradient(), gg = gamma.gradient(),
+         [M, C, type, x, gamma, means, rstd, gx = x.gradient(), gg = gamma.gradient(),
           gb = beta.gradient()](const Gradient& gy) {
-           for_float("layer_norm", x.dtype(), [&]<class T>() {
-             const T* dy = gy.read<T>();
+           for_activation("layer_norm", type, [&]<class Y>() {
+             using T = Wide<Y>;
+             const Y* dy = gy.read<Y>();
              const T *in = x.data<T>(), *mean = means.data<T>(), *inverse = rstd.data<T>();
              if (const auto dx = gx.target<T>())
-               rows(M, C, Backward<T>{C, in, gamma.data<T>(), mean, inverse, dy, dx});
+               rows(M, C, Backward<Y>{C, in, gamma.data<T>(), mean, inverse, dy, dx});
              const auto dgamma = gg.target<T>(), dbeta = gb.target<T>();
              if (dgamma || dbeta)
                column_sums<T, 2>(M, C, {dgamma.data, dbeta.data}, {dgamma.beta, dbeta.beta},
-                                 ParameterTerms<T>{C, in, mean, inverse, dy});
+                                 ParameterTerms<Y>{C, in, mean, inverse, dy});
            });
          });
   return y;
+}
+
+}  // namespace
+
+Tensor layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, double eps) {
+  return normalized(x, gamma, beta, eps, x.dtype());
+}
+
+Tensor layer_norm_operand(const Tensor& x, const Tensor& gamma, const Tensor& beta, double eps) {
+  return normalized(x, gamma, beta, eps, gamma.product_dtype());
 }
 
 namespace {
@@ -103,6 +118,10 @@ Tensor composed(const Inputs& in) {
 TESSERA_CASES(OpCase{"layer_norm",
                      {"3x5 5 5", "1x3 3 3", "2x3x192 192 192", "65537x3 3 3", "515x70 70 70"},
                      [](const Inputs& in) { return layer_norm(in[0], in[1], in[2]); },
+                     composed});
+TESSERA_CASES(OpCase{"layer_norm_operand",
+                     {"2x3x5 5 5", "1x3 3 3", "65537x3 3 3"},
+                     [](const Inputs& in) { return layer_norm_operand(in[0], in[1], in[2]); },
                      composed});
 
 }  // namespace

@@ -1,6 +1,7 @@
 // linear and its fused forms, dense and for experts, which are the same over groups of rows:
 //   z = x W^T + b;   y = z | gelu(z) | residual + scale z.
 //   dz = dy | dy gelu'(z) | scale dy;   dx = dz W,  dW = dz^T x,  db = column sums of dz.
+// Where the weight has a bf16 copy, x, W and dz are bf16, and the residual, dW and db are f32.
 #include "engine/kernels/columns.h"
 #include "engine/kernels/gemm.h"
 #include "engine/kernels/rows.h"
@@ -19,7 +20,7 @@ template <class T>
 struct BiasTerms {
   int64_t O;
   const T* dz;
-  TESSERA_FN std::array<T, 1> operator()(int64_t i, int64_t j) const { return {dz[i * O + j]}; }
+  TESSERA_FN std::array<Wide<T>, 1> operator()(int64_t i, int64_t j) const { return {dz[i * O + j]}; }
 };
 
 // dx, dW, db from dz, group by group; for a dense layer there is one group.
@@ -31,11 +32,13 @@ struct LinearBackward {
   Gradient gx, gweight, gbias;
 
   void operator()(const T* dz) const {
-    const auto dx = gx.target<T>(), dw = gweight.target<T>(), db = gbias.target<T>();
+    const auto dx = gx.target<T>();
+    const auto dw = gweight.target<Wide<T>>(), db = gbias.target<Wide<T>>();
     for (size_t e = 0; e + 1 < offsets.size(); ++e) {
       const int64_t first = offsets[e], M = offsets[e + 1] - first;
       const T* const dz_e = dz + first * O;
       const int64_t w_e = int64_t(e) * O * C, b_e = int64_t(e) * O;
+      const bool sums_on_the_way = on_card() && dw && db && db.beta == 0;
       if (dx)
         gemm(Gemm<T>{.m = M,
                      .n = C,
@@ -45,33 +48,41 @@ struct LinearBackward {
                      .c = dx.data + first * C,
                      .beta = dx.beta});
       if (dw)
-        gemm(Gemm<T>{.transpose_a = true,
-                     .m = O,
-                     .n = C,
-                     .k = M,
-                     .a = dz_e,
-                     .b = x.data<T>() + first * C,
-                     .c = dw.data + w_e,
-                     .beta = dw.beta});
-      if (db) column_sums<T, 1>(M, O, {db.data + b_e}, {db.beta}, BiasTerms<T>{O, dz_e});
+        gemm(Gemm<T, Wide<T>>{.transpose_a = true,
+                              .m = O,
+                              .n = C,
+                              .k = M,
+                              .a = dz_e,
+                              .b = x.data<T>() + first * C,
+                              .c = dw.data + w_e,
+                              .beta = dw.beta,
+                              .a_sums = sums_on_the_way ? db.data + b_e : nullptr});
+      if (db && !sums_on_the_way)
+        column_sums<Wide<T>, 1>(M, O, {db.data + b_e}, {db.beta}, BiasTerms<T>{O, dz_e});
     }
   }
 };
 
-template <class T>
+template <class T, class Out>
 void linear_forward(const Offsets& offsets, int64_t O, int64_t C, const Tensor& x, const Tensor& weight,
-                    const Tensor& bias, T* z) {
+                    const Tensor& bias, Out* z, const Out* addend = nullptr) {
   for (size_t e = 0; e + 1 < offsets.size(); ++e) {
     const int64_t first = offsets[e], index = int64_t(e);
-    gemm(Gemm<T>{.transpose_b = true,
-                 .m = offsets[e + 1] - first,
-                 .n = O,
-                 .k = C,
-                 .a = x.data<T>() + first * C,
-                 .b = weight.data<T>() + index * O * C,
-                 .c = z + first * O,
-                 .bias = bias ? bias.data<T>() + index * O : nullptr});
+    gemm(Gemm<T, Out>{.transpose_b = true,
+                      .m = offsets[e + 1] - first,
+                      .n = O,
+                      .k = C,
+                      .a = x.data<T>() + first * C,
+                      .b = weight.data<T>() + index * O * C,
+                      .c = z + first * O,
+                      .bias = bias ? bias.data<Out>() + index * O : nullptr,
+                      .addend = addend});
   }
+}
+
+// Whether x is narrowed for the product with the weight.
+bool narrows(const Tensor& x, const Tensor& weight) {
+  return x.dtype() == DType::f32 && weight.product_dtype() == DType::bf16;
 }
 
 Shape with_last(Shape shape, int64_t size) {
@@ -90,15 +101,16 @@ Dims checked(const char* op, const Tensor& x, const Tensor& weight, const Tensor
 
 Tensor plain(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias,
              const Offsets& offsets) {
+  if (narrows(x, weight)) return widen(plain(op, narrow(x), weight, bias, offsets));
   const Dims dim = checked(op, x, weight, bias);
   const int64_t O = dim['O'], C = dim['C'];
   Tensor y(with_last(x.shape(), O), x.dtype());
-  for_float(op, x.dtype(),
-            [&]<class T>() { linear_forward<T>(offsets, O, C, x, weight, bias, y.mutable_data<T>()); });
+  for_activation(op, x.dtype(),
+                 [&]<class T>() { linear_forward<T>(offsets, O, C, x, weight, bias, y.mutable_data<T>()); });
   record(op, {x, weight, bias}, y,
          [offsets, O, C, x, weight, gx = x.gradient(), gw = weight.gradient(),
           gb = bias.gradient()](const Gradient& gy) {
-           for_float("linear", x.dtype(), [&]<class T>() {
+           for_activation("linear", x.dtype(), [&]<class T>() {
              LinearBackward<T>{offsets, O, C, x, weight, gx, gw, gb}(gy.read<T>());
            });
          });
@@ -110,7 +122,7 @@ template <class T>
 struct GeluAndSlope {
   T *y, *d;
   TESSERA_FN void operator()(int64_t i) const {
-    const T z = y[i];
+    const Wide<T> z = y[i];
     d[i] = gelu_slope(z);
     y[i] = gelu_value(z);
   }
@@ -118,7 +130,7 @@ struct GeluAndSlope {
 template <class T>
 struct Gelu {
   T* y;
-  TESSERA_FN void operator()(int64_t i) const { y[i] = gelu_value(y[i]); }
+  TESSERA_FN void operator()(int64_t i) const { y[i] = gelu_value(Wide<T>(y[i])); }
 };
 template <class T>
 struct Product {
@@ -130,11 +142,12 @@ struct Product {
 // While a tape records, the slope gelu'(z) replaces z in memory: backward is then one multiplication.
 Tensor with_gelu(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias,
                  const Offsets& offsets) {
+  if (narrows(x, weight)) return widen(with_gelu(op, narrow(x), weight, bias, offsets));
   const Dims dim = checked(op, x, weight, bias);
   const int64_t O = dim['O'], C = dim['C'];
   Tensor y(with_last(x.shape(), O), x.dtype());
   Tensor slope = Tape::current() ? like(y) : Tensor();
-  for_float(op, x.dtype(), [&]<class T>() {
+  for_activation(op, x.dtype(), [&]<class T>() {
     T* const out = y.mutable_data<T>();
     linear_forward<T>(offsets, O, C, x, weight, bias, out);
     if (slope)
@@ -145,7 +158,7 @@ Tensor with_gelu(const char* op, const Tensor& x, const Tensor& weight, const Te
   record(op, {x, weight, bias}, y,
          [offsets, O, C, x, weight, slope, gx = x.gradient(), gw = weight.gradient(),
           gb = bias.gradient()](const Gradient& gy) {
-           for_float("linear_gelu", x.dtype(), [&]<class T>() {
+           for_activation("linear_gelu", x.dtype(), [&]<class T>() {
              Tensor dz = like(slope);
              elements(dz.count(), Product<T>{gy.read<T>(), slope.data<T>(), dz.mutable_data<T>()});
              LinearBackward<T>{offsets, O, C, x, weight, gx, gw, gb}(dz.data<T>());
@@ -206,10 +219,11 @@ struct AddResidual {
 template <class T>
 struct ScaleRows {
   int64_t O, per_sample;
-  const T *dy, *scale;
+  const Wide<T>* dy;
+  const Wide<T>* scale;  // none: null
   T* dz;
   TESSERA_FN void operator()(const Row& row, int64_t i) const {
-    const T factor = scale[i / per_sample];
+    const Wide<T> factor = scale ? scale[i / per_sample] : Wide<T>(1);
     row.each(O, [=, this](int64_t j) { dz[i * O + j] = factor * dy[i * O + j]; });
   }
 };
@@ -218,6 +232,7 @@ struct ScaleRows {
 
 Tensor linear_residual(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& residual,
                        const Tensor& scale) {
+  if (narrows(x, weight)) return linear_residual(narrow(x), weight, bias, residual, scale);
   Dims dim = checked("linear_residual", x, weight, bias);
   dim(residual, "residual(*,O)");
   const int64_t M = dim['*'], O = dim['O'], C = dim['C'];
@@ -228,22 +243,29 @@ Tensor linear_residual(const Tensor& x, const Tensor& weight, const Tensor& bias
   }
   const int64_t per_sample = scale ? M / std::max<int64_t>(1, scale.size(0)) : M;  // rows
   const Offsets offsets{0, M};
-  Tensor y(residual.shape(), x.dtype());
-  for_float("linear_residual", x.dtype(), [&]<class T>() {
-    T* const out = y.mutable_data<T>();
+  Tensor y = like(residual);
+  for_activation("linear_residual", x.dtype(), [&]<class T>() {
+    using Out = Wide<T>;
+    Out* const out = y.mutable_data<Out>();
+    if (on_card() && !scale)
+      return linear_forward<T>(offsets, O, C, x, weight, bias, out, residual.data<Out>());
     linear_forward<T>(offsets, O, C, x, weight, bias, out);
-    rows(M, O, AddResidual<T>{O, per_sample, residual.data<T>(), scale ? scale.data<T>() : nullptr, out});
+    rows(M, O,
+         AddResidual<Out>{O, per_sample, residual.data<Out>(), scale ? scale.data<Out>() : nullptr, out});
   });
   record("linear_residual", {x, weight, bias, residual}, y,
          [offsets, M, O, C, per_sample, x, weight, scale, gx = x.gradient(), gw = weight.gradient(),
           gb = bias.gradient(), gr = residual.gradient()](const Gradient& gy) {
-           for_float("linear_residual", x.dtype(), [&]<class T>() {
-             const T* dy = gy.read<T>();
-             if (const auto dr = gr.target<T>()) elements(M * O, CopyElements<T>{dy, dr});
+           for_activation("linear_residual", x.dtype(), [&]<class T>() {
+             using Out = Wide<T>;
+             const Out* dy = gy.read<Out>();
+             if (const auto dr = gr.target<Out>()) elements(M * O, CopyElements<Out>{dy, dr});
              const LinearBackward<T> backward{offsets, O, C, x, weight, gx, gw, gb};
-             if (!scale) return backward(dy);
+             if constexpr (std::is_same_v<T, Out>)
+               if (!scale) return backward(dy);
              Tensor dz({M, O}, dtype_of<T>());
-             rows(M, O, ScaleRows<T>{O, per_sample, dy, scale.data<T>(), dz.mutable_data<T>()});
+             const Out* const factors = scale ? scale.data<Out>() : nullptr;
+             rows(M, O, ScaleRows<T>{O, per_sample, dy, factors, dz.mutable_data<T>()});
              backward(dz.data<T>());
            });
          });
@@ -283,7 +305,7 @@ Tensor composed_groups(const Inputs& in) {
 Tensor sample_scale(const Tensor& x) {
   std::vector<double> scale(size_t(x.size(0)), 1.25);
   scale[0] = 0;
-  return Tensor::of({x.size(0)}, scale).to(x.dtype());
+  return Tensor::of({x.size(0)}, scale).to(wide(x.dtype()));
 }
 
 const std::vector<std::string> kShapes{"3x5 7x5 7", "1x1 1x1 1", "2x3x5 4x5 4", "65537x2 3x2 3"};

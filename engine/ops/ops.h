@@ -1,5 +1,10 @@
 // All differentiable ops on one page. Letters: B batch, N tokens, C channels, H heads, D head size, E
 // experts, M rows, O outputs, K classes, P patch; * stands for any leading axes. f32 and f64 throughout.
+//
+// Where weights have bf16 copies (ParameterStore::keep_copies) linear layers multiply in bf16, whatever x is,
+// and give x's type. bf16 activations go from a layer norm that is asked for them through linear layers,
+// attention, dropout and permutations of rows to where they are added to a residual connection: that, every
+// statistic and every gradient of a parameter are f32. Other ops take no bf16 but widen() of it.
 #pragma once
 
 #include <cstdint>
@@ -27,6 +32,11 @@ Tensor grouped_linear(const Tensor& x, const Tensor& weight, const Tensor& bias,
 Tensor grouped_linear_gelu(const Tensor& x, const Tensor& weight, const Tensor& bias,
                            std::span<const int64_t> offsets);
 
+// ---- types (narrow.cc): x as it is where it has the type already
+Tensor narrow(const Tensor& x);                 // f32 to bf16
+Tensor widen(const Tensor& x);                  // bf16 to f32
+void narrow_to(Tensor& copy, const Tensor& x);  // without a gradient, into what is there
+
 // ---- products (matmul.cc)
 // c(*,M,O) = op(a) op(b); with equal leading axes. transpose_b: b is (*,O,C).
 Tensor matmul(const Tensor& a, const Tensor& b, bool transpose_a = false, bool transpose_b = false);
@@ -34,6 +44,8 @@ Tensor matmul(const Tensor& a, const Tensor& b, bool transpose_a = false, bool t
 // ---- normalisation (layer_norm.cc, batch_norm.cc, batch_norm_rows.cc)
 // Over the last axis: (x - mean) / sqrt(var + eps) * gamma + beta, population variance.
 Tensor layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, double eps = 1e-6);
+// The same as an operand of a product: in bf16 where gamma has a bf16 copy.
+Tensor layer_norm_operand(const Tensor& x, const Tensor& gamma, const Tensor& beta, double eps = 1e-6);
 // x(B,C,H,W) over (B,H,W); training: batch statistics, and running_mean, running_var (C) are updated in place
 // by `momentum` (the variance unbiased); otherwise the running ones are used.
 // Training is for one thread at a time: replicas would each see statistics of their own.

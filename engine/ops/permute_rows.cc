@@ -54,11 +54,13 @@ template <class T>
 struct Combine {
   int64_t C, per_sample;  // rows
   const int32_t* order;
-  const T *x, *residual, *scale;  // no scale: null
-  T* y;
+  const T* x;
+  const Wide<T>* residual;
+  const Wide<T>* scale;  // none: null
+  Wide<T>* y;
   TESSERA_FN void operator()(const Row& row, int64_t i) const {
     const int64_t target = order[i] * C;
-    const T factor = scale ? scale[order[i] / per_sample] : T(1);
+    const Wide<T> factor = scale ? scale[order[i] / per_sample] : Wide<T>(1);
     row.each(C, [=, this](int64_t j) { y[target + j] = residual[target + j] + factor * x[i * C + j]; });
   }
 };
@@ -67,11 +69,12 @@ template <class T>
 struct CombineBackward {
   int64_t C, per_sample;
   const int32_t* order;
-  const T *dy, *scale;
+  const Wide<T>* dy;
+  const Wide<T>* scale;
   GradTarget<T> dx;
   TESSERA_FN void operator()(const Row& row, int64_t i) const {
-    const T* const source = dy + order[i] * C;
-    const T factor = scale ? scale[order[i] / per_sample] : T(1);
+    const Wide<T>* const source = dy + order[i] * C;
+    const Wide<T> factor = scale ? scale[order[i] / per_sample] : Wide<T>(1);
     row.each(C, [=, this](int64_t j) { dx.put(i * C + j, factor * source[j]); });
   }
 };
@@ -82,11 +85,11 @@ Tensor permute_rows(const Tensor& x, const Tensor& order) {
   check_order("permute_rows", x, order);
   const int64_t M = x.size(0), C = x.size(1);
   Tensor y = like(x);
-  for_float("permute_rows", x.dtype(), [&]<class T>() {
+  for_activation("permute_rows", x.dtype(), [&]<class T>() {
     rows(M, C, Gather<T>{C, order.data<int32_t>(), x.data<T>(), {y.mutable_data<T>()}});
   });
   record("permute_rows", {x}, y, [M, C, order, gx = x.gradient()](const Gradient& gy) {
-    for_float("permute_rows", gx.dtype(), [&]<class T>() {
+    for_activation("permute_rows", gx.dtype(), [&]<class T>() {
       rows(M, C, Scatter<T>{C, order.data<int32_t>(), gy.read<T>(), gx.target<T>()});
     });
   });
@@ -97,11 +100,11 @@ Tensor unpermute_rows(const Tensor& x, const Tensor& order) {
   check_order("unpermute_rows", x, order);
   const int64_t M = x.size(0), C = x.size(1);
   Tensor y = like(x);
-  for_float("unpermute_rows", x.dtype(), [&]<class T>() {
+  for_activation("unpermute_rows", x.dtype(), [&]<class T>() {
     rows(M, C, Scatter<T>{C, order.data<int32_t>(), x.data<T>(), {y.mutable_data<T>()}});
   });
   record("unpermute_rows", {x}, y, [M, C, order, gx = x.gradient()](const Gradient& gy) {
-    for_float("unpermute_rows", gx.dtype(), [&]<class T>() {
+    for_activation("unpermute_rows", gx.dtype(), [&]<class T>() {
       rows(M, C, Gather<T>{C, order.data<int32_t>(), gy.read<T>(), gx.target<T>()});
     });
   });
@@ -121,20 +124,22 @@ Tensor combine_rows(const Tensor& x, const Tensor& order, const Tensor& residual
   }
   const int64_t per_sample = M / std::max<int64_t>(1, residual.size(0));  // rows
   Tensor y = like(residual);
-  for_float("combine_rows", x.dtype(), [&]<class T>() {
+  for_activation("combine_rows", x.dtype(), [&]<class T>() {
+    using Out = Wide<T>;
     rows(M, C,
-         Combine<T>{C, per_sample, order.data<int32_t>(), x.data<T>(), residual.data<T>(),
-                    scale ? scale.data<T>() : nullptr, y.mutable_data<T>()});
+         Combine<T>{C, per_sample, order.data<int32_t>(), x.data<T>(), residual.data<Out>(),
+                    scale ? scale.data<Out>() : nullptr, y.mutable_data<Out>()});
   });
   record("combine_rows", {x, residual}, y,
-         [=, gx = x.gradient(), gr = residual.gradient()](const Gradient& gy) {
-           for_float("combine_rows", gy.dtype(), [&]<class T>() {
-             const T* dy = gy.read<T>();
-             if (const auto dr = gr.target<T>()) elements(M * C, CopyElements<T>{dy, dr});
+         [=, type = x.dtype(), gx = x.gradient(), gr = residual.gradient()](const Gradient& gy) {
+           for_activation("combine_rows", type, [&]<class T>() {
+             using Out = Wide<T>;
+             const Out* dy = gy.read<Out>();
+             if (const auto dr = gr.target<Out>()) elements(M * C, CopyElements<Out>{dy, dr});
              if (const auto dx = gx.target<T>())
                rows(M, C,
                     CombineBackward<T>{C, per_sample, order.data<int32_t>(), dy,
-                                       scale ? scale.data<T>() : nullptr, dx});
+                                       scale ? scale.data<Out>() : nullptr, dx});
            });
          });
   return y;

@@ -74,6 +74,10 @@ void Tensor::place(void* data, const Tensor& flat) {
   storage_->memory = std::make_unique<detail::Memory>(data, flat.device(), flat.storage_);
 }
 
+void Tensor::place_copy(void* data, const Tensor& flat) {
+  storage_->copy = std::make_unique<detail::Memory>(data, flat.device(), flat.storage_);
+}
+
 void Tensor::make_parameter(int index) {
   require_grad();
   slot_->parameter = index;
@@ -94,6 +98,11 @@ const void* Tensor::checked(DType type) const {
   TESSERA_CHECK_AS(Exit::device, device() == Device::current(), "tensor: ", shape_, " is on ", device(),
                    " and was asked for on ", Device::current(), "; bring it there by to(device)");
   return storage_->memory->data();
+}
+
+const void* Tensor::readable(DType type) const {
+  const void* const own = checked(type == product_dtype() ? dtype_ : type);
+  return type == dtype_ ? own : storage_->copy->data();
 }
 
 void Tensor::download(DType type, void* to) const {
@@ -132,6 +141,8 @@ double Tensor::at(int64_t index) const {
       return element<int32_t>(data, index, device());
     case DType::u8:
       return element<uint8_t>(data, index, device());
+    case DType::bf16:
+      return element<bf16>(data, index, device());
   }
   return 0;
 }
@@ -191,7 +202,7 @@ Tensor Tensor::to(const Device& device) const {
 Tensor Tensor::to(DType dtype) const {
   const Device::Scope there(device());
   Tensor copy(shape_, dtype);
-  for_float("to", dtype, [&]<class T>() {
+  for_activation("to", dtype, [&]<class T>() {
     std::vector<T> values(static_cast<size_t>(count()));
     const Tensor source = device().is_cuda() ? to(Device()) : *this;
     for (int64_t i = 0, n = count(); i < n; ++i) values[size_t(i)] = T(source.at(i));

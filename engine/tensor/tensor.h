@@ -48,7 +48,8 @@ class Memory {
 
 struct Storage {
   std::unique_ptr<Memory> memory;
-  uint32_t version = 0;  // counts the times that someone asked to write
+  std::unique_ptr<Memory> copy;  // of f32 in bf16, or none
+  uint32_t version = 0;          // counts the times that someone asked to write
 };
 
 struct Slot {
@@ -65,9 +66,11 @@ struct Slot {
 template <class T>
 struct GradTarget {
   T* data = nullptr;
-  T beta = 0;
+  Wide<T> beta = 0;
   TESSERA_FN explicit operator bool() const { return data != nullptr; }
-  TESSERA_INLINE void put(int64_t i, T value) const { data[i] = beta == T(0) ? value : data[i] + value; }
+  TESSERA_INLINE void put(int64_t i, Wide<T> value) const {
+    data[i] = beta == Wide<T>(0) ? value : data[i] + value;
+  }
 };
 
 // The gradient slot of a tensor; empty where no gradient is wanted.
@@ -91,7 +94,7 @@ class Gradient {
   GradTarget<T> target() const {
     GradTarget<T> to;
     if (slot_) {
-      to.beta = written() ? T(1) : T(0);
+      to.beta = written() ? Wide<T>(1) : Wide<T>(0);
       to.data = static_cast<T*>(open(dtype_of<T>()));
     }
     return to;
@@ -118,6 +121,8 @@ class Tensor {
   // A tensor without memory, to be placed later in a flat buffer by all handles to it at once.
   static Tensor declare(const Shape& shape, DType dtype);
   void place(void* data, const Tensor& flat);
+  // Beside f32 values their bf16 copy, which data<bf16>() gives: whoever writes the one writes the other.
+  void place_copy(void* data, const Tensor& flat);
   // Parameter `index` of a flat store: its gradients go to the tape's parameter gradients.
   void make_parameter(int index);
 
@@ -127,12 +132,14 @@ class Tensor {
   int64_t size(int axis) const { return shape_[axis]; }
   int64_t count() const { return shape_.count(); }
   DType dtype() const { return dtype_; }
+  // What products read it in: bf16 where it has such a copy.
+  DType product_dtype() const { return storage_ && storage_->copy ? DType::bf16 : dtype_; }
   const Device& device() const;
 
   // Pointers for the current device, which must be the tensor's.
   template <class T>
   const T* data() const {
-    return static_cast<const T*>(checked(dtype_of<T>()));
+    return static_cast<const T*>(readable(dtype_of<T>()));
   }
   template <class T>
   T* mutable_data() {
@@ -178,6 +185,7 @@ class Tensor {
 
  private:
   friend class Tape;
+  const void* readable(DType type) const;
   const void* checked(DType type) const;
   void check_type(DType type) const;
   void download(DType type, void* to) const;

@@ -40,8 +40,8 @@ struct Experts {
     if (pass.training && dropout.rate > 0) {
       // The mask is drawn by the rows' places in the batch and then ordered as they are.
       const int64_t O = hidden.size(1);
-      const Tensor mask = dropout.forward(Tensor::full({B, N, O}, 1, x.dtype()), pass);
-      hidden = mul(hidden, order(mask.reshape({B * N, O})));
+      const Tensor mask = dropout.forward(Tensor::full({B, N, O}, 1, wide(x.dtype())), pass);
+      hidden = mul(widen(hidden), order(mask.reshape({B * N, O})));
     }
     return grouped_linear(hidden, fc2_weight, fc2_bias, offsets);
   }
