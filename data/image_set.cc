@@ -1,5 +1,6 @@
 #include "data/image_set.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "data/augment/jitter.h"

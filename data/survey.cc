@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "data/image_set.h"
+#include "engine/base/check.h"
 #include "engine/base/parallel.h"
 
 namespace tessera {

@@ -252,6 +252,8 @@ nlohmann::ordered_json config_to_json(const ModelConfig& config) {
   return fields_to_json(fields(copy));
 }
 
+std::string config_to_text(const ModelConfig& config) { return config_to_json(config).dump(); }
+
 void validate(const ModelConfig& c) {
   const Architecture& architecture = architecture_by_name(c.architecture);
   check_bound("image_size", c.image_size, 16384);

@@ -131,6 +131,7 @@ int64_t stem_patch(const ModelConfig& config);
 // All fields by their keys, for files, flags and help alike.
 Fields fields(ModelConfig& config);
 nlohmann::ordered_json config_to_json(const ModelConfig& config);
+std::string config_to_text(const ModelConfig& config);  // the same as text, for weight files
 
 // Throws (usage) with the key, the value and the rule that it breaks.
 void validate(const ModelConfig& config);

@@ -92,7 +92,8 @@ void set_field(const Fields& fields, const std::string& key, const nlohmann::jso
   fail(Exit::usage, "the key '", key, "' is not known; did you mean '", nearest_name(key, keys), "'?");
 }
 
-void fields_from_json(const Fields& fields, const nlohmann::json& object) {
+void fields_from_json(const Fields& fields, const std::string& text) {
+  const auto object = nlohmann::json::parse(text, nullptr, false);
   TESSERA_CHECK_AS(Exit::usage, object.is_object(), "configuration: not a JSON object");
   for (const auto& [key, value] : object.items()) set_field(fields, key, value);
 }

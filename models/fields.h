@@ -49,8 +49,8 @@ using Fields = std::vector<Field>;
 
 // A flat JSON object of all fields.
 nlohmann::ordered_json fields_to_json(const Fields& fields);
-// From such an object; an unknown key is an error (usage) that names the nearest one.
-void fields_from_json(const Fields& fields, const nlohmann::json& object);
+// From the text of such an object; an unknown key is an error (usage) that names the nearest one.
+void fields_from_json(const Fields& fields, const std::string& text);
 void set_field(const Fields& fields, const std::string& key, const nlohmann::json& value);
 
 }  // namespace tessera

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
 
 namespace tessera {
 
@@ -48,7 +47,7 @@ void add_tensor(SafetensorsWriter& writer, const std::string& name, const Tensor
 
 void add_parameters(SafetensorsWriter& writer, const Model& model) {
   for (const auto& p : model.parameters().parameters()) add_tensor(writer, p.name, p.value);
-  writer.metadata()[kModelKey] = config_to_json(model.config()).dump();
+  writer.metadata()[kModelKey] = config_to_text(model.config());
   writer.metadata()["tessera.version"] = TESSERA_VERSION;
 }
 
@@ -63,7 +62,7 @@ ModelConfig model_config_of(const SafetensorsFile& file) {
   ModelConfig c;
   if (const auto found = file.metadata().find(kModelKey); found != file.metadata().end()) {
     try {
-      fields_from_json(fields(c), nlohmann::json::parse(found->second, nullptr, false));
+      fields_from_json(fields(c), found->second);
       validate(c);
     } catch (const Error& error) {
       fail(Exit::file, file.name(), ": metadata ", kModelKey, ": ", error.what());

@@ -78,7 +78,7 @@ TEST_CASE("bf16: products of either result") {
 TEST_CASE("bf16: every op that takes it, against f64") {
   std::set<std::string> missing = bf16_ops();
   for (const OpCase& c : op_cases())
-    for (const std::string& shapes : c.shapes) {
+    for (const char* shapes : c.shapes) {
       if (!bf16_ops().count(c.op)) continue;
       missing.erase(c.op);
       CAPTURE(c.op);

@@ -1,7 +1,6 @@
 // Models with batch norms against what PyTorch computed in f64 (tests/fixtures/make_conv.py and
 // make_point_transformer.py): training, running statistics, eval mode, and fusing.
 #include <doctest/doctest.h>
-#include <nlohmann/json.hpp>
 
 #include <set>
 #include <sstream>
@@ -18,7 +17,7 @@ namespace {
 template <class T>
 std::unique_ptr<Model> model_of(const Fixture& fixture) {
   ModelConfig config;
-  fields_from_json(fields(config), nlohmann::json::parse(fixture.word("config")));
+  fields_from_json(fields(config), fixture.word("config"));
   auto model = make_model(config, std::nullopt, dtype_of<T>());
   size_t expected = 0;
   for (const TensorEntry& entry : fixture.file().entries()) expected += entry.name.starts_with("param.");

@@ -42,7 +42,7 @@ const std::set<std::string> kWithoutKernel{"permute_axes"};
 TEST_CASE("cuda: every case of every op, in f32 and f64, and twice the same bits") {
   if (no_card()) return;
   for (const OpCase& c : op_cases())
-    for (const std::string& shapes : c.shapes) {
+    for (const char* shapes : c.shapes) {
       CAPTURE(c.op);
       CAPTURE(shapes);
       Inputs inputs = random_inputs(shapes);
@@ -96,7 +96,7 @@ TEST_CASE("cuda: attention of the head sizes and lengths that models have") {
 TEST_CASE("cuda: every op that takes bf16, in it, and twice the same bits") {
   if (no_card()) return;
   for (const OpCase& c : op_cases())
-    for (const std::string& shapes : c.shapes) {
+    for (const char* shapes : c.shapes) {
       if (!bf16_ops().count(c.op)) continue;
       CAPTURE(c.op);
       CAPTURE(shapes);

@@ -1,6 +1,5 @@
 // Whole models and single ops against what PyTorch computed in f64 (tests/fixtures/make_fixtures.py).
 #include <doctest/doctest.h>
-#include <nlohmann/json.hpp>
 
 #include <cmath>
 #include <functional>
@@ -22,7 +21,7 @@ ModelConfig config_of(const Fixture& f) {
   ModelConfig c;
   c.name = "fixture";
   if (f.file().metadata().count("config")) {
-    fields_from_json(fields(c), nlohmann::json::parse(f.word("config")));
+    fields_from_json(fields(c), f.word("config"));
     return c;
   }
   c.image_size = f.integer("image_size");

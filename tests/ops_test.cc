@@ -145,7 +145,7 @@ void check_finite_differences(const OpCase& c, const Inputs& inputs, const Run& 
 TEST_CASE("every case of every op") {
   REQUIRE(op_cases().size() > 30);
   for (const OpCase& c : op_cases())
-    for (const std::string& shapes : c.shapes) {
+    for (const char* shapes : c.shapes) {
       CAPTURE(c.op);
       CAPTURE(shapes);
       Inputs inputs = random_inputs(shapes);

@@ -1,8 +1,6 @@
 // The point-cloud transformer: its cost, its groups and its fusing. conv_fixture_test.cc trains it.
 #include <doctest/doctest.h>
 
-#include <nlohmann/json.hpp>
-
 #include "models/flops.h"
 #include "models/fuse.h"
 #include "models/point_transformer.h"
@@ -14,7 +12,7 @@ namespace {
 
 ModelConfig small_config(const std::string& experts = "none") {
   ModelConfig c;
-  fields_from_json(fields(c), nlohmann::json::parse(Fixture("point_transformer.safetensors").word("config")));
+  fields_from_json(fields(c), Fixture("point_transformer.safetensors").word("config"));
   c.moe.blocks = experts;
   c.points.head_dropout = 0.3;
   c.drop_path = 0.2;

@@ -39,7 +39,7 @@ void save_checkpoint(const std::string& path, const RunConfig& config, const Run
 RunConfig checkpoint_config(const SafetensorsFile& file) {
   RunConfig config;
   try {
-    fields_from_json(fields(config), nlohmann::json::parse(metadata_of(file, kRunKey), nullptr, false));
+    fields_from_json(fields(config), metadata_of(file, kRunKey));
     validate(config);
   } catch (const Error& error) {
     fail(Exit::file, file.name(), ": metadata ", kRunKey, ": ", error.what());

@@ -1,6 +1,5 @@
 #include "train/config.h"
 
-#include <toml++/toml.h>
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -9,6 +8,7 @@
 #include "data/augment/policy.h"
 #include "engine/base/nearest_name.h"
 #include "models/registry.h"
+#include "train/toml.h"
 
 namespace tessera {
 namespace {
@@ -144,12 +144,7 @@ Fields fields(RunConfig& c) {
 
 void apply_toml(RunConfig& config, const std::string& source, const std::string& file_name) {
   std::vector<Setting> settings;
-  try {
-    flatten(toml::parse(source, file_name), "", file_name, settings);
-  } catch (const toml::parse_error& error) {
-    const auto& at = error.source().begin;
-    fail(Exit::usage, file_name, ":", at.line, ":", at.column, ": ", error.description());
-  }
+  flatten(parse_toml(source, file_name), "", file_name, settings);
   apply_all(config, settings);
 }
 

@@ -1,11 +1,10 @@
 #include "train/recipe.h"
 
-#include <toml++/toml.h>
-
 #include <algorithm>
 #include <sstream>
 
 #include "engine/base/nearest_name.h"
+#include "train/toml.h"
 
 namespace tessera {
 
@@ -131,13 +130,7 @@ RecipeAxis read_axis(const toml::table& table, const std::string& where) {
 }  // namespace
 
 Recipe parse_recipe(const std::string& source, const std::string& name) {
-  toml::table table;
-  try {
-    table = toml::parse(source, name);
-  } catch (const toml::parse_error& error) {
-    const auto& at = error.source().begin;
-    fail(Exit::usage, "recipe ", name, ":", at.line, ":", at.column, ": ", error.description());
-  }
+  const toml::table table = parse_toml(source, "recipe " + name);
   Reader whole(table, "recipe " + name);
   Recipe recipe{name,
                 whole.words("title"),

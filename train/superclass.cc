@@ -1,7 +1,5 @@
 #include "train/superclass.h"
 
-#include <toml++/toml.h>
-
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -14,6 +12,7 @@
 #include "engine/io/atomic_file.h"
 #include "engine/io/printable.h"
 #include "nn/moe/random_partition.h"
+#include "train/toml.h"
 
 namespace tessera {
 namespace {
@@ -145,13 +144,7 @@ std::string superclasses_to_toml(const Superclasses& superclass, const std::vect
 
 Superclasses superclasses_from_toml(const std::string& source, const std::string& file_name,
                                     const std::vector<std::string>& class_names, int64_t groups) {
-  toml::table table;
-  try {
-    table = toml::parse(source, file_name);
-  } catch (const toml::parse_error& error) {
-    const auto& at = error.source().begin;
-    fail(Exit::usage, file_name, ":", at.line, ":", at.column, ": ", error.description());
-  }
+  const toml::table table = parse_toml(source, file_name);
   const toml::array* list = table["group"].as_array();
   TESSERA_CHECK_AS(Exit::usage, list && list->is_array_of_tables(), file_name,
                    ": holds no list of [[group]], each with classes = [\"name\", ...]");

@@ -1,7 +1,8 @@
 // Errors: every message names the op or the file, both values, and what to do next.
 #pragma once
 
-#include <sstream>
+#include <initializer_list>
+#include <ostream>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -30,17 +31,39 @@ class Error : public std::runtime_error {
   Exit code_;
 };
 
+namespace detail {
+
+// Part of a message, of any type that operator<< prints: what joins them is compiled once, whatever they are.
+class Part {
+ public:
+  template <class T>
+  Part(const T& value)
+      : value_(&value),
+        print_([](std::ostream& out, const void* value) { out << *static_cast<const T*>(value); }) {}
+  Part(const char* text)
+      : value_(text),
+        print_([](std::ostream& out, const void* text) { out << static_cast<const char*>(text); }) {}
+  void print(std::ostream& out) const { print_(out, value_); }
+
+ private:
+  const void* value_;
+  void (*print_)(std::ostream&, const void*);
+};
+
+std::string join(std::initializer_list<Part> parts);
+[[noreturn]] void fail(Exit code, std::initializer_list<Part> parts);
+
+}  // namespace detail
+
 // Joins its arguments as operator<< prints them.
 template <class... Parts>
 std::string text(const Parts&... parts) {
-  std::ostringstream out;
-  (out << ... << parts);
-  return out.str();
+  return detail::join({detail::Part(parts)...});
 }
 
 template <class... Parts>
 [[noreturn]] void fail(Exit code, const Parts&... parts) {
-  throw Error(code, text(parts...));
+  detail::fail(code, {detail::Part(parts)...});
 }
 
 }  // namespace tessera

@@ -24,15 +24,14 @@ class FirstError {
     try {
       f();
     } catch (...) {
-      const std::lock_guard lock(mutex_);
-      if (!error_) error_ = std::current_exception();
+      keep();
     }
   }
-  void rethrow() {
-    if (error_) std::rethrow_exception(error_);
-  }
+  void rethrow();
 
  private:
+  void keep();
+
   std::mutex mutex_;
   std::exception_ptr error_;
 };

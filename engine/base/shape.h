@@ -1,12 +1,11 @@
 // Shape: the sizes of a dense row-major tensor, at most six of them.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <initializer_list>
-#include <ostream>
-
-#include "engine/base/check.h"
+#include <iosfwd>
 
 namespace tessera {
 
@@ -28,43 +27,20 @@ class Shape {
   const int64_t* begin() const { return sizes_.data(); }
   const int64_t* end() const { return sizes_.data() + rank_; }
 
-  void push_back(int64_t size) {
-    TESSERA_CHECK(rank_ < kMaxRank, "shape: more than ", kMaxRank, " axes");
-    TESSERA_CHECK(size >= 0, "shape: negative size ", size);
-    sizes_[size_t(rank_++)] = size;
-  }
+  void push_back(int64_t size);
 
   // A negative axis counted from the front.
   int axis(int axis) const { return checked(axis); }
 
   // Product of all sizes; an overflow is an error.
   int64_t count() const { return count(0, rank_); }
-  int64_t count(int first, int last) const {
-    int64_t product = 1;
-    for (int axis = first; axis < last; ++axis)
-      TESSERA_CHECK(!__builtin_mul_overflow(product, sizes_[size_t(axis)], &product), "shape: ", *this,
-                    " has more elements than fit in 63 bits");
-    return product;
-  }
+  int64_t count(int first, int last) const;
 
-  friend bool operator==(const Shape& a, const Shape& b) {
-    if (a.rank_ != b.rank_) return false;
-    for (int axis = 0; axis < a.rank_; ++axis)
-      if (a[axis] != b[axis]) return false;
-    return true;
-  }
-  friend std::ostream& operator<<(std::ostream& out, const Shape& shape) {
-    out << '(';
-    for (int axis = 0; axis < shape.rank_; ++axis) out << (axis ? "," : "") << shape[axis];
-    return out << ')';
-  }
+  friend bool operator==(const Shape& a, const Shape& b) { return std::ranges::equal(a, b); }
+  friend std::ostream& operator<<(std::ostream& out, const Shape& shape);
 
  private:
-  int checked(int axis) const {
-    const int positive = axis < 0 ? axis + rank_ : axis;
-    TESSERA_CHECK(positive >= 0 && positive < rank_, "shape: axis ", axis, " of ", *this, " does not exist");
-    return positive;
-  }
+  int checked(int axis) const;
 
   std::array<int64_t, kMaxRank> sizes_{};
   int rank_ = 0;

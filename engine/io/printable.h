@@ -55,7 +55,9 @@ inline std::string printable(std::string_view words, size_t limit = 100) {
     while (limit > 0 && (static_cast<unsigned char>(words[limit]) & 0xC0) == 0x80) --limit;
     words = words.substr(0, limit);
   }
-  return "'" + harmless(words) + (cut ? "...'" : "'");
+  std::string out = "'";
+  out += harmless(words);
+  return out += cut ? "...'" : "'";
 }
 
 }  // namespace tessera

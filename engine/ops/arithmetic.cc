@@ -325,7 +325,7 @@ Tensor spread(const Tensor& x, const Shape& shape) {
   return take(x, index, shape);
 }
 
-const std::vector<std::string> kShapes{"3x5 3x5",       "2x3x4 4",       "2x3x4 3x1",
+const std::vector<const char*> kShapes{"3x5 3x5",       "2x3x4 4",       "2x3x4 3x1",
                                        "1 2x3",         "1x1x4 2x3x1",   "65537x2 2",
                                        "2x3x4x5 3x1x5", "2x3x1x5 3x4x1", "2x2100 2100"};
 

@@ -14,7 +14,7 @@ using Inputs = std::vector<Tensor>;
 
 struct OpCase {
   std::string op;
-  std::vector<std::string> shapes;            // each a list of inputs: "3x5 5" is x(3,5), y(5)
+  std::vector<const char*> shapes;            // each a list of inputs: "3x5 5" is x(3,5), y(5)
   std::function<Tensor(const Inputs&)> run;   // any shape of result
   std::function<Tensor(const Inputs&)> twin;  // the same from simpler ops
   std::function<void(Inputs&)> prepare = {};  // moves random inputs into the op's domain, away from kinks
@@ -23,7 +23,7 @@ struct OpCase {
 std::vector<OpCase>& op_cases();
 
 struct RegisterCase {
-  explicit RegisterCase(OpCase op_case) { op_cases().push_back(std::move(op_case)); }
+  explicit RegisterCase(OpCase op_case);
 };
 
 }  // namespace tessera

@@ -80,7 +80,7 @@ Tensor composed(const Inputs& in, int64_t stride, int64_t padding) {
   return in.size() > 2 ? add(y, in[2].reshape({O, 1, 1})) : y;
 }
 
-OpCase convolution(const char* name, int64_t stride, int64_t padding, std::vector<std::string> shapes) {
+OpCase convolution(const char* name, int64_t stride, int64_t padding, std::vector<const char*> shapes) {
   return {name, std::move(shapes),
           [=](const Inputs& in) {
             return conv2d(in[0], in[1], in.size() > 2 ? in[2] : Tensor(), stride, padding);

@@ -140,7 +140,7 @@ Tensor composed(const Inputs& in, int64_t stride, int64_t padding) {
   return permute_axes(y, {0, 2, 3, 1});
 }
 
-OpCase convolution(const char* name, int64_t stride, int64_t padding, std::vector<std::string> shapes) {
+OpCase convolution(const char* name, int64_t stride, int64_t padding, std::vector<const char*> shapes) {
   return {name, std::move(shapes),
           [=](const Inputs& in) {
             return depthwise_conv(in[0], in[1], in.size() > 2 ? in[2] : Tensor(), stride, padding);

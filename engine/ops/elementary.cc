@@ -136,6 +136,8 @@ std::vector<OpCase>& op_cases() {
   return cases;
 }
 
+RegisterCase::RegisterCase(OpCase op_case) { op_cases().push_back(std::move(op_case)); }
+
 namespace {
 
 void make_positive(Inputs& inputs) {

@@ -308,7 +308,7 @@ Tensor sample_scale(const Tensor& x) {
   return Tensor::of({x.size(0)}, scale).to(wide(x.dtype()));
 }
 
-const std::vector<std::string> kShapes{"3x5 7x5 7", "1x1 1x1 1", "2x3x5 4x5 4", "65537x2 3x2 3"};
+const std::vector<const char*> kShapes{"3x5 7x5 7", "1x1 1x1 1", "2x3x5 4x5 4", "65537x2 3x2 3"};
 
 TESSERA_CASES(OpCase{"linear", kShapes, [](const Inputs& in) { return linear(in[0], in[1], in[2]); },
                      composed});

@@ -118,7 +118,7 @@ Tensor composed(Tensor a, Tensor b, bool transpose_a, bool transpose_b) {
   TESSERA_CASES(OpCase{"matmul(" #ta "," #tb ")", shapes,                             \
                        [](const Inputs& in) { return matmul(in[0], in[1], ta, tb); }, \
                        [](const Inputs& in) { return composed(in[0], in[1], ta, tb); }})
-using Shapes = std::vector<std::string>;
+using Shapes = std::vector<const char*>;
 MATMUL_CASE((Shapes{"3x5 5x7", "1x1 1x1", "2x3x5 2x5x4", "65537x2 2x3"}), false, false);
 MATMUL_CASE((Shapes{"3x5 7x5", "1x1 1x1", "2x3x5 2x4x5"}), false, true);
 MATMUL_CASE((Shapes{"5x3 5x7", "1x1 1x1", "2x5x3 2x5x4"}), true, false);

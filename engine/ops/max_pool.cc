@@ -166,7 +166,7 @@ void keep_apart(Inputs& inputs) {
 }
 
 OpCase pooling(const char* name, int64_t kernel, int64_t stride, int64_t padding,
-               std::vector<std::string> shapes) {
+               std::vector<const char*> shapes) {
   return {name, std::move(shapes), [=](const Inputs& in) { return max_pool(in[0], kernel, stride, padding); },
           [=](const Inputs& in) { return composed(in[0], kernel, stride, padding); }, keep_apart};
 }

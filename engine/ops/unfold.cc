@@ -88,7 +88,7 @@ Tensor composed(const Tensor& x, int64_t kernel, int64_t stride, int64_t padding
 }
 
 OpCase unfolding(const char* name, int64_t kernel, int64_t stride, int64_t padding,
-                 std::vector<std::string> shapes) {
+                 std::vector<const char*> shapes) {
   return {name, std::move(shapes), [=](const Inputs& in) { return unfold(in[0], kernel, stride, padding); },
           [=](const Inputs& in) { return composed(in[0], kernel, stride, padding); }};
 }

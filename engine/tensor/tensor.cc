@@ -21,6 +21,20 @@ Memory::~Memory() {
 
 }  // namespace detail
 
+Gradient::Gradient() = default;
+Gradient::Gradient(const Gradient&) = default;
+Gradient::Gradient(Gradient&&) noexcept = default;
+Gradient& Gradient::operator=(const Gradient&) = default;
+Gradient& Gradient::operator=(Gradient&&) noexcept = default;
+Gradient::~Gradient() = default;
+
+Tensor::Tensor() = default;
+Tensor::Tensor(const Tensor&) = default;
+Tensor::Tensor(Tensor&&) noexcept = default;
+Tensor& Tensor::operator=(const Tensor&) = default;
+Tensor& Tensor::operator=(Tensor&&) noexcept = default;
+Tensor::~Tensor() = default;
+
 Tensor::Tensor(const Shape& shape, DType dtype) : shape_(shape), dtype_(dtype) {
   int64_t size = 0;
   TESSERA_CHECK_AS(Exit::device, !__builtin_mul_overflow(shape.count(), bytes(dtype), &size),

@@ -73,10 +73,16 @@ struct GradTarget {
   }
 };
 
-// The gradient slot of a tensor; empty where no gradient is wanted.
+// The gradient slot of a tensor; empty where no gradient is wanted. (Copying and dropping one is compiled in
+// tensor.cc, once, since closures do it in thousands of places; and so for a tensor.)
 class Gradient {
  public:
-  Gradient() = default;
+  Gradient();
+  Gradient(const Gradient&);
+  Gradient(Gradient&&) noexcept;
+  Gradient& operator=(const Gradient&);
+  Gradient& operator=(Gradient&&) noexcept;
+  ~Gradient();
   explicit Gradient(std::shared_ptr<detail::Slot> slot) : slot_(std::move(slot)) {}
 
   explicit operator bool() const { return slot_ != nullptr; }
@@ -110,7 +116,12 @@ class Gradient {
 
 class Tensor {
  public:
-  Tensor() = default;
+  Tensor();
+  Tensor(const Tensor&);
+  Tensor(Tensor&&) noexcept;
+  Tensor& operator=(const Tensor&);
+  Tensor& operator=(Tensor&&) noexcept;
+  ~Tensor();
   // Uninitialised, from the current arena (or the heap where there is none).
   Tensor(const Shape& shape, DType dtype);
   static Tensor zeros(const Shape& shape, DType dtype = DType::f32);
