@@ -31,7 +31,7 @@ namespace {
 namespace fs = std::filesystem;
 
 struct ReproduceOptions {
-  std::string recipe, scale = "tiny", data, out, device = "cpu";
+  std::string recipe, scale = "tiny", data, out, device;
   std::vector<std::string> set;
   int64_t seeds = 3, threads = 0;
   bool quiet = false, json = false;
@@ -116,6 +116,9 @@ struct Interrupted {
 double fused_top1(const RunConfig& config, const std::string& weights) {
   const SafetensorsFile file(weights);
   const auto fused = fuse(*load_model(file));
+  const Device device = device_by_name(config.train.device);
+  fused->parameters().move_to(device);
+  const Device::Scope there(device);
   const Dataset test = load_dataset(config.data.folder, Split::test, config.data.name);
   Replicas replicas(*fused, {});
   return evaluate(replicas, test, normalization(test.name), config.model.classes, 256, config.data.test_limit)
@@ -133,6 +136,7 @@ class Reproduction {
 
   // By arm and seed.
   std::vector<std::vector<Outcome>> run() {
+    for (const RecipeArm& arm : recipe_.arms) check(arm);  // before the first of them takes its hours
     std::vector<std::vector<Outcome>> outcomes(recipe_.arms.size());
     for (int64_t seed = 0; seed < o_.seeds; ++seed)
       for (size_t arm = 0; arm < recipe_.arms.size(); ++arm)
@@ -152,13 +156,26 @@ class Reproduction {
     TESSERA_CHECK_AS(Exit::usage, !config.data.folder.empty(), "recipe ", recipe_.name,
                      " needs the data set ", config.data.name, ": give its folder by --data DIR");
     config.train.seed += uint64_t(seed);
-    config.train.threads = int(o_.threads);
-    config.train.device = o_.device;
+    if (o_.threads > 0) config.train.threads = int(o_.threads);
+    if (!o_.device.empty()) config.train.device = o_.device;
     if (!arm.start_from.empty()) config.train.init = RunFiles{run_folder(arm.start_from, seed)}.model();
     if (!arm.superclasses_from.empty())
       config.model.moe.superclasses = run_folder(arm.name, seed) + "-superclasses.toml";
     validate(config);
     return config;
+  }
+
+  void check(const RecipeArm& arm) {
+    const RunConfig settings = config(arm, 0);
+    const ModelConfig& model = settings.model;
+    TESSERA_CHECK_AS(Exit::usage,
+                     !device_by_name(settings.train.device).is_cuda() || !model.is_moe() ||
+                         model.moe.router == MoeRouter::random,
+                     "recipe ", recipe_.name, ", arm ", arm.name, ": no router runs on ",
+                     settings.train.device, " yet; take --device cpu");
+    if (held_out_ || arm.superclasses_from.empty() || read_outcome(run_folder(arm.name, 0))) return;
+    check_held_out(load_dataset(settings.data.folder, Split::train, settings.data.name), settings.data.limit);
+    held_out_ = true;
   }
 
   // A run is never taken for one with other settings: they are kept beside its folder.
@@ -179,6 +196,9 @@ class Reproduction {
     constexpr int64_t kImages = 10000;
     const SafetensorsFile teacher(RunFiles{run_folder(arm.superclasses_from, seed)}.last());
     const auto model = load_model(teacher);
+    const Device device = device_by_name(settings.train.device);
+    model->parameters().move_to(device);
+    const Device::Scope there(device);
     const int64_t first = checkpoint_config(teacher).data.limit;
     const Dataset data = load_dataset(settings.data.folder, Split::train, settings.data.name);
     check_held_out(data, first);
@@ -208,7 +228,6 @@ class Reproduction {
       if (result.interrupted) throw Interrupted{result.interrupted};
       outcome.top1 = result.test.top1;
       outcome.seconds = result.seconds;
-      outcome.made = made_here(device_by_name(o_.device));
       if (const auto found = result.test.notes.find("router.accuracy"); found != result.test.notes.end())
         outcome.router = found->second[0];
       if (arm.fuse) {
@@ -220,6 +239,7 @@ class Reproduction {
       std::cerr << error.what() << std::endl;  // a result as well
       outcome.diverged = true;
     }
+    outcome.made = made_here(device_by_name(settings.train.device));
     write_outcome(folder, outcome);
     return outcome;
   }
@@ -228,6 +248,7 @@ class Reproduction {
   const Recipe& recipe_;
   Scale scale_;
   std::string folder_;
+  bool held_out_ = false;  // there are images that no arm trains on
 };
 
 struct Statistics {
@@ -273,7 +294,7 @@ std::vector<std::vector<std::string>> table_of(const Recipe& recipe,
     std::string measured = Statistics(top1).percent();
     if (diverged > 0) measured += text(" (", plural(diverged, "run"), " diverged)");
     std::string difference = Statistics(paired).percent("+");
-    if (!arm.compare_to.empty()) difference += " to " + arm.compare_to;
+    if (!arm.compare_to.empty() && !paired.empty()) difference += " to " + arm.compare_to;
     rows.push_back({arm.name, measured, Statistics(mixture).percent(), difference,
                     Statistics(router).percent(), arm.reported ? fixed(*arm.reported, 2) : "not known to us",
                     seconds.empty() ? "-" : duration(Statistics(seconds).mean)});
@@ -306,12 +327,12 @@ std::string markdown(const Recipe& recipe, const ReproduceOptions& o,
       << recipe.title << ". " << recipe.paper << ".\n"
       << recipe.notes << "\n\n"
       << preface(recipe, o) << "\nMade by `tessera reproduce " << recipe.name << " --scale " << o.scale
-      << " --seeds " << o.seeds << "`:\n";
+      << " --seeds " << o.seeds << "`.\n\n";
   std::set<std::string> made;
   for (const auto& arm : outcomes)
-    for (const Outcome& outcome : arm) made.insert(outcome.made);
-  for (const std::string& words : made)
-    if (!words.empty()) out << "- " << words << '\n';
+    for (const Outcome& outcome : arm)
+      if (!outcome.made.empty()) made.insert(outcome.made);
+  for (const std::string& words : made) out << "- " << words << '\n';
   out << '\n';
   for (size_t r = 0; r < rows.size(); ++r) {
     out << '|';
@@ -367,6 +388,8 @@ int run(const ReproduceOptions& o) {
               : recipe_by_name(o.recipe);
   const Scale scale = o.scale == "full" ? Scale::full : Scale::tiny;
   recipe.arms = arms_at(recipe, scale);
+  TESSERA_CHECK_AS(Exit::usage, !recipe.arms.empty(), "recipe ", recipe.name, " has no arm at the scale ",
+                   o.scale, "; take --scale ", o.scale == "full" ? "tiny" : "full");
   Reproduction reproduction(o, recipe, scale);
   std::vector<std::vector<Outcome>> outcomes;
   try {

@@ -283,7 +283,7 @@ void validate(const ModelConfig& c) {
   check_routing(c);
   if (c.is_moe() && (c.moe.router == MoeRouter::image) != architecture.image_router)
     fail(Exit::usage, "model.moe.router: ",
-         architecture.image_router ? "must be image in a model of architecture "
+         architecture.image_router ? "set it to image in a model of architecture "
                                    : "image is of the architecture mobile_vmoe, and not of ",
          c.architecture);
   TESSERA_CHECK_AS(Exit::usage, architecture.stages == !c.depths.empty(), "model.depths = '", c.depths,

@@ -138,7 +138,8 @@ struct Pass {
   uint32_t step = 0;
   int64_t first_sample = 0;  // the place of this micro-batch in the whole batch
   int64_t batch = 0;         // samples of the whole batch; 0: those given are all
-  // Of these samples, in training: i32 (B) labels, or soft (B,K).
+  // Of these samples: i32 (B) labels, or soft (B,K). There in training, and where results are compared with
+  // them.
   Tensor targets = {};
   bool update_statistics = true;  // in training: false leaves running statistics as they are
   PassReport* report = nullptr;

@@ -17,19 +17,28 @@ struct WindowOrder {
   }
 };
 
+// Along each axis only the last window holds tokens from both edges: from its own, and `shift` from the
+// other.
+struct TokenEdge {
+  Windows windows;
+  int32_t* edge;
+  TESSERA_FN void operator()(int64_t i) const {
+    const int64_t own = windows.grid - windows.shift, window = i / windows.tokens(),
+                  token = i % windows.tokens();
+    edge[i] = 2 * (windows.row(window, token) >= own) + (windows.column(window, token) >= own);
+  }
+};
+
 template <class T>
 struct ShiftMask {
-  Windows windows;
+  int64_t N;
+  const int32_t* edge;
   T* mask;
-  // Along each axis only the last window holds tokens from both edges: from its own, and `shift` from the
-  // other.
-  TESSERA_FN int edge(int64_t window, int64_t token) const {
-    const int64_t own = windows.grid - windows.shift;
-    return 2 * (windows.row(window, token) >= own) + (windows.column(window, token) >= own);
-  }
-  TESSERA_FN void operator()(int64_t i) const {
-    const int64_t N = windows.tokens(), window = i / (N * N);
-    mask[i] = edge(window, i / N % N) == edge(window, i % N) ? T(0) : T(-100);
+  TESSERA_FN void operator()(const Row& row, int64_t i) const {
+    const int32_t own = edge[i];
+    const int32_t* const others = edge + i / N * N;
+    T* const out = mask + i * N;
+    row.each(N, [=](int64_t j) { out[j] = others[j] == own ? T(0) : T(-100); });
   }
 };
 
@@ -52,9 +61,11 @@ Tensor window_order(const Windows& windows, int64_t B) {
 }
 
 Tensor shift_mask(const Windows& windows, DType dtype) {
-  Tensor mask({windows.count(), 1, windows.tokens(), windows.tokens()}, dtype);
+  const int64_t n = windows.count(), N = windows.tokens();
+  Tensor edge({n * N}, DType::i32), mask({n, 1, N, N}, dtype);
+  elements(n * N, TokenEdge{windows, edge.mutable_data<int32_t>()});
   for_float("shift_mask", dtype, [&]<class T>() {
-    elements(mask.count(), ShiftMask<T>{windows, mask.mutable_data<T>()});
+    rows(n * N, N, ShiftMask<T>{N, edge.data<int32_t>(), mask.mutable_data<T>()});
   });
   return mask;
 }

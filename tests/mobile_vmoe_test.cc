@@ -214,7 +214,7 @@ TEST_CASE("what is no Mobile V-MoE is refused") {
   CHECK(error([](ModelConfig& c) { c.moe.blocks = "none"; }).find("final-2 puts them") != std::string::npos);
   CHECK(error([](ModelConfig& c) {
           c.moe.router = MoeRouter::token;
-        }).find("must be image in a model of architecture mobile_vmoe") != std::string::npos);
+        }).find("set it to image in a model of architecture mobile_vmoe") != std::string::npos);
   CHECK(error([](ModelConfig& c) {
           c.architecture = "vit";
         }).find("image is of the architecture mobile_vmoe, and not of vit") != std::string::npos);

@@ -1,6 +1,7 @@
 // Every architecture trains on real images, Fashion-MNIST's.
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -24,7 +25,8 @@ std::vector<ModelConfig> models_for_grey_28() {
     c.channels = 1;
     c.classes = 10;
     if (c.architecture != "t2t") c.patch = 7;
-    c.dim = c.architecture == "t2t" ? 48 : 24;
+    c.dim = 24;
+    if (c.architecture == "t2t") c.dim = 64, c.heads = 4;  // a quarter of it in its first layers
   }
   ModelConfig mobile = models[0];
   mobile.name = mobile.architecture = "mobile_vmoe";
@@ -68,7 +70,7 @@ TEST_CASE("a short run on Fashion-MNIST learns, whatever the architecture") {
     REQUIRE(losses.size() == 4);
     CAPTURE(losses[0]);
     CAPTURE(result.test.top1);
-    CHECK(losses[3] < (model.architecture == "t2t" ? 0.995 : 0.96) * losses[0]);  // T2T-ViT begins slowly
+    CHECK(losses[3] < std::log(10.0) - 0.1);  // of guessing
   }
 }
 

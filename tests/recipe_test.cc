@@ -167,6 +167,7 @@ reported = 12.5
 [[arm]]
 name = "on from it, mixed"
 start_from = "dense"
+compare_to = "dense"
 fuse = true
 [arm.run.model.moe]
 blocks = "every-2"
@@ -194,6 +195,9 @@ warmup_lr = 1e30
   const auto written = std::filesystem::last_write_time(folder.path() / weights);
   const std::string table = Process::read(path("out/r-tiny/table.md"));
   CHECK(table.find("| wild | - (2 runs diverged) | - | - | not known to us | - |") != std::string::npos);
+  CHECK(table.find(" to dense | not known to us |") != std::string::npos);
+  CHECK(table.find("2 threads, tessera") == std::string::npos);
+  CHECK(table.find("1 thread, tessera ") != std::string::npos);  // when, where and by what
 
   const Finished again = run_program(command);
   CHECK(again.out == first.out);

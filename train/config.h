@@ -35,7 +35,7 @@ struct EwaConfig {
 };
 
 struct TrainConfig {
-  std::string init;  // weights to start from (see models/adapt.h); empty: drawn from the seed
+  std::string init;  // weights to start from (models/adapt.h), or a run's folder; empty: drawn from the seed
   double epochs = 10;
   int64_t max_steps = 0;  // stop earlier, after this many steps; the schedule stays as it is; 0: never
   int64_t batch = 128;

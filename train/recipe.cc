@@ -42,6 +42,7 @@ class Reader {
     if (const auto preset = own["preset"].value<std::string>()) {
       try {
         texts.push_back(preset_by_name(*preset).toml);
+        texts.push_back("data.folder = ''\n");  // which a recipe leaves to the user
       } catch (const Error& error) {
         wrong(key, text("is over no preset: ", error.what()));
       }
@@ -159,8 +160,10 @@ Recipe parse_recipe(const std::string& source, const std::string& name) {
       for (const auto& [key, other] : {std::pair{"start_from", &arm.start_from},
                                        {"superclasses_from", &arm.superclasses_from},
                                        {"compare_to", &arm.compare_to}})
-        if (!other->empty() && std::none_of(recipe.arms.begin(), recipe.arms.end(),
-                                            [&](const RecipeArm& above) { return above.name == *other; }))
+        if (!other->empty() &&
+            std::none_of(recipe.arms.begin(), recipe.arms.end(), [&](const RecipeArm& above) {
+              return above.name == *other && (!above.only || above.only == arm.only);
+            }))
           reader.wrong(key, "names no arm above: '" + *other + "'");
       add_named(recipe.arms, std::move(arm), reader);
     }

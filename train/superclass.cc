@@ -95,8 +95,8 @@ std::string unseen_classes(const Confusion& confusion, const std::vector<std::st
       unseen.push_back(class_names[size_t(k)]);
   }
   if (unseen.empty()) return "";
-  return text("note: none of the ", confusion.images, " images is of ", unseen.size(), " classes, such as ",
-              printable(unseen[0]),
+  return text("note: none of the ", confusion.images, " images is of ", unseen.size(),
+              unseen.size() == 1 ? " class, " : " classes, such as ", printable(unseen[0]),
               ": only what is taken for them says where they belong; hold out more images");
 }
 

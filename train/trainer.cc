@@ -371,7 +371,7 @@ RunResult train(const RunConfig& given, const std::string& folder, Progress prog
   TESSERA_CHECK_AS(Exit::usage, !std::filesystem::exists(folder) || std::filesystem::is_empty(folder, error),
                    folder, ": is not empty; name another folder, or go on with that run by --resume ",
                    folder);
-  if (std::filesystem::is_directory(config.train.init))
+  if (std::filesystem::is_directory(config.train.init, error))
     config.train.init = RunFiles{config.train.init}.last();
   if (!config.train.init.empty())
     config.train.init = std::filesystem::absolute(config.train.init).lexically_normal().string();
