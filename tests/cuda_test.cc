@@ -52,12 +52,12 @@ TEST_CASE("cuda: every case of every op, in f32 and f64, and twice the same bits
         CHECK_THROWS_WITH_AS(run(c, inputs, kCard, DType::f32), doctest::Contains("no CUDA kernel"), Error);
         continue;
       }
-      const double unit = largest_of(exact.grads);  // tolerances as between f32 and f64 on the CPU
+      const double unit = magnitude_of(exact.grads);  // tolerances as between f32 and f64 on the CPU
       for (const DType dtype : {DType::f32, DType::f64}) {
         CAPTURE(dtype);
         const double tolerance = dtype == DType::f32 ? 2e-5 : 1e-12;
         const Run card = run(c, inputs, kCard, dtype);
-        CHECK(difference(card.y, exact.y) <= tolerance * largest(exact.y));
+        CHECK(difference(card.y, exact.y) <= tolerance * magnitude(exact.y));
         REQUIRE(card.grads.size() == exact.grads.size());
         for (size_t k = 0; k < exact.grads.size(); ++k) {
           REQUIRE(bool(card.grads[k]) == bool(exact.grads[k]));
@@ -83,13 +83,13 @@ TEST_CASE("cuda: attention of the head sizes and lengths that models have") {
       const Inputs inputs = random_inputs(text("2x", N, "x3x3x", D));
       const Run exact = run(*found, inputs, Device(), DType::f64);
       const Run card = run(*found, inputs, kCard, DType::f32);
-      CHECK(difference(card.y, exact.y) <= 2e-5 * largest(exact.y));
-      CHECK(difference(card.grads[0], exact.grads[0]) <= 1e-4 * largest(exact.grads[0]));
+      CHECK(difference(card.y, exact.y) <= 2e-5 * magnitude(exact.y));
+      CHECK(difference(card.grads[0], exact.grads[0]) <= 1e-4 * magnitude(exact.grads[0]));
       const Run half = run(*found, inputs, kCard, DType::bf16);
       const Run exact_half = run(*found, rounded(inputs), Device(), DType::f64);
-      CHECK(difference(half.y, exact_half.y) <= kRoundedResult * largest(exact_half.y));
+      CHECK(difference(half.y, exact_half.y) <= kRoundedResult * magnitude(exact_half.y));
       CHECK(difference(half.grads[0], exact_half.grads[0]) <=
-            kRoundedGradient * largest(exact_half.grads[0]));
+            kRoundedGradient * magnitude(exact_half.grads[0]));
     }
 }
 
@@ -102,13 +102,13 @@ TEST_CASE("cuda: every op that takes bf16, in it, and twice the same bits") {
       CAPTURE(shapes);
       const Inputs inputs = rounded(random_inputs(shapes));
       const Run exact = run(c, inputs, Device(), DType::f64), card = run(c, inputs, kCard, DType::bf16);
-      CHECK(difference(card.y, exact.y) <= kRoundedResult * largest(exact.y));
+      CHECK(difference(card.y, exact.y) <= kRoundedResult * magnitude(exact.y));
       const Run again = run(c, inputs, kCard, DType::bf16);
       CHECK(same_bits(card.y, again.y));
       for (size_t k = 0; k < exact.grads.size(); ++k) {
         REQUIRE(bool(card.grads[k]) == bool(exact.grads[k]));
         if (exact.grads[k])
-          CHECK(difference(card.grads[k], exact.grads[k]) <= kRoundedGradient * largest_of(exact.grads));
+          CHECK(difference(card.grads[k], exact.grads[k]) <= kRoundedGradient * magnitude_of(exact.grads));
         CHECK(same_bits(card.grads[k], again.grads[k]));
       }
     }

@@ -11,6 +11,7 @@
 #include "engine/io/safetensors.h"
 #include "engine/tensor/tensor.h"
 #include "tests/places.h"
+#include "tests/worst.h"
 
 namespace tessera {
 
@@ -49,22 +50,6 @@ inline double largest(const Tensor& x) {
   double most = 0;
   for (int64_t i = 0; i < x.count(); ++i) most = std::max(most, std::abs(x.at(i)));
   return most;
-}
-
-// Largest |difference|; infinite where there is a NaN. `counts(i)` tells which elements count.
-template <class F>
-double difference(const Tensor& got, const Tensor& want, F&& counts) {
-  REQUIRE(got.shape() == want.shape());
-  double most = 0;
-  for (int64_t i = 0; i < want.count(); ++i) {
-    if (!counts(i)) continue;
-    const double here = std::abs(got.at(i) - want.at(i));
-    most = std::max(most, std::isnan(here) ? INFINITY : here);
-  }
-  return most;
-}
-inline double difference(const Tensor& got, const Tensor& want) {
-  return difference(got, want, [](int64_t) { return true; });
 }
 
 }  // namespace tessera

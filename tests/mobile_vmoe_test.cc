@@ -119,13 +119,6 @@ void scramble(Model& model) {
   }
 }
 
-double difference(const Tensor& a, const Tensor& b) {
-  REQUIRE(a.count() == b.count());
-  double most = 0;
-  for (int64_t i = 0; i < a.count(); ++i) most = worst(most, std::abs(a.at(i) - b.at(i)));
-  return most;
-}
-
 TEST_CASE("parameters are counted as the model has them") {
   for (const int64_t k : {1, 2}) {
     const ModelConfig c = small(k, 4);

@@ -78,24 +78,17 @@ inline Run run(const OpCase& c, const Inputs& inputs, const Device& device, DTyp
   return result;
 }
 
-inline double largest(const Tensor& x) {
+inline double magnitude(const Tensor& x) {
   double most = 1e-4;  // what rounding alone leaves of a 0
   for (int64_t i = 0; i < x.count(); ++i) most = std::max(most, std::abs(x.at(i)));
   return most;
 }
 
 // Of all gradients of a case, which share a scale, since a small one may be the difference of large ones.
-inline double largest_of(const std::vector<Tensor>& gradients) {
+inline double magnitude_of(const std::vector<Tensor>& gradients) {
   double most = 1e-6;
   for (const Tensor& gradient : gradients)
-    if (gradient) most = std::max(most, largest(gradient));
-  return most;
-}
-
-inline double difference(const Tensor& a, const Tensor& b) {
-  REQUIRE(a.shape() == b.shape());
-  double most = 0;
-  for (int64_t i = 0; i < a.count(); ++i) most = worst(most, std::abs(a.at(i) - b.at(i)));
+    if (gradient) most = std::max(most, magnitude(gradient));
   return most;
 }
 

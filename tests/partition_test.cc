@@ -22,16 +22,6 @@ Tensor normal(const Shape& shape, uint32_t site) {
   return x;
 }
 
-double difference(const Tensor& a, const Tensor& b) {
-  REQUIRE(a.count() == b.count());
-  double most = 0;
-  for (int64_t i = 0; i < a.count(); ++i) {
-    const double here = std::abs(a.at(i) - b.at(i));
-    most = std::max(most, std::isnan(here) ? INFINITY : here);
-  }
-  return most;
-}
-
 // The expert of each row.
 std::vector<int64_t> experts_of(const Dispatch& d) {
   std::vector<int64_t> expert(size_t(d.order.count()), -1);

@@ -22,13 +22,6 @@ inline Tensor normal(const Shape& shape, uint32_t site) {
   return x;
 }
 
-inline double difference(const Tensor& a, const Tensor& b) {
-  REQUIRE(a.count() == b.count());
-  double most = 0;
-  for (int64_t i = 0; i < a.count(); ++i) most = worst(most, std::abs(a.at(i) - b.at(i)));
-  return most;
-}
-
 inline int32_t at(const Tensor& x, int64_t i, int64_t j) { return x.data<int32_t>()[i * x.size(1) + j]; }
 
 // softmax(W row).
