@@ -58,6 +58,19 @@ TEST_CASE("folder: classes and files in strict order, the classes in proportion"
   CHECK(train.fingerprint() != test.fingerprint());
 }
 
+TEST_CASE("folder: the fingerprint sees the names and sizes of files") {
+  const TempFolder folder;
+  const auto fingerprint = [&] { return load_dataset(folder.path(), Split::train).fingerprint(); };
+  folder.write("train/a/1.png", ByteVector(100));
+  const uint64_t before = fingerprint();
+  CHECK(fingerprint() == before);
+  folder.write("train/a/1.png", ByteVector(101));
+  CHECK(fingerprint() != before);
+  std::filesystem::remove(folder.path() / "train/a/1.png");
+  folder.write("train/a/2.png", ByteVector(100));
+  CHECK(fingerprint() != before);
+}
+
 TEST_CASE("folder: test split by any name, and classes that it lacks") {
   const TempFolder folder;
   for (const char* name : {"cat", "dog", "owl"}) folder.write(text("train/", name, "/1.png"), plain_png(1));
@@ -212,4 +225,9 @@ TEST_CASE("tiny-imagenet: as it is distributed") {
   check_refused("wnids.txt:3", "no UTF-8", [&] { load_dataset(folder.path(), Split::test); });
   write("wnids.txt", "n01\nn02\nn01\n");
   check_refused("wnids.txt", "twice", [&] { load_dataset(folder.path(), Split::test); });
+  for (const char* name : {"../n01", ".."}) {
+    write("wnids.txt", text("n01\n", name, "\nn03\n"));
+    check_refused("wnids.txt", text("'", name, "' is no name of a class"),
+                  [&] { load_dataset(folder.path(), Split::test); });
+  }
 }

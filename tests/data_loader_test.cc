@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <set>
 #include <thread>
 
 #include "data/loader.h"
@@ -142,6 +143,7 @@ TEST_CASE("loader: mixed batches have the targets of what they show") {
   options.mix = {.mixup = 1, .cutmix = 1, .probability = 0.7};
   Loader mixed(set, options);
   int untouched = 0, cut = 0, blended = 0;
+  std::set<double> shares;  // of the blended
   for (int step = 0; step < 400; ++step) {
     const Batch a = plain.next(), b = mixed.next();
     CHECK(a.labels == b.labels);
@@ -151,6 +153,7 @@ TEST_CASE("loader: mixed batches have the targets of what they show") {
       continue;
     }
     bool swapped = true;
+    double share = 1;
     for (size_t i = 0; i < 8; ++i) {
       const size_t partner = 7 - i;
       const float* const own = a.inputs.data() + i * 300;
@@ -160,7 +163,7 @@ TEST_CASE("loader: mixed batches have the targets of what they show") {
       for (size_t k = 0; k < 10; ++k) total += double(b.soft_targets[i * 10 + k]);
       CHECK(total == doctest::Approx(1).epsilon(1e-6));
       if (a.labels[i] == a.labels[partner]) continue;
-      const double lambda = double(b.soft_targets[i * 10 + size_t(a.labels[i])]);
+      const double lambda = share = double(b.soft_targets[i * 10 + size_t(a.labels[i])]);
       CHECK(double(b.soft_targets[i * 10 + size_t(a.labels[partner])]) == doctest::Approx(1 - lambda));
       int kept = 0, taken = 0, differ = 0;
       for (size_t k = 0; k < 300; ++k) {
@@ -180,6 +183,7 @@ TEST_CASE("loader: mixed batches have the targets of what they show") {
       }
     }
     (swapped ? cut : blended) += 1;
+    if (!swapped) shares.insert(share);
   }
   const auto near = [](int count, double p) {
     return std::abs(count - 400 * p) < 5 * std::sqrt(400 * p * (1 - p));
@@ -187,6 +191,7 @@ TEST_CASE("loader: mixed batches have the targets of what they show") {
   CHECK(near(untouched, 0.3));
   CHECK(near(cut, 0.35));
   CHECK(near(blended, 0.35));
+  CHECK(int(shares.size()) > blended / 2);  // every step of every epoch draws anew
 }
 
 TEST_CASE("loader: seek equals going on, from before and after, with workers and without") {
@@ -234,6 +239,7 @@ TEST_CASE("loader: training drops the rest, evaluation has it, in order and plai
   CHECK(training.steps_per_epoch() == 2);
   LoaderOptions options = options_for(set, 8, 1);
   options.training = false;
+  options.repeats = 3;  // of training alone
   Loader evaluation(set, options);
   CHECK(evaluation.steps_per_epoch() == 3);
   int64_t index = 0;

@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "models/block.h"
 #include "models/fuse.h"
 #include "models/registry.h"
 #include "models/vit.h"
@@ -164,6 +165,17 @@ TEST_CASE("the MLPs that a model widens, dense or of experts") {
   c = model_by_name("rep_vgg_small_image_32");
   c.widen = {"1", 2};
   CHECK(error_of([&] { validate(c); }).has("has no MLPs"));
+}
+
+TEST_CASE("drop path rises over the depth to its rate, or is the same everywhere") {
+  ModelConfig c = small_config();
+  c.drop_path = 0.3;
+  for (int64_t id = 0; id < 4; ++id) CHECK(drop_path_rate(c, id) == doctest::Approx(0.1 * double(id)));
+  c.drop_path_linear = false;
+  for (int64_t id = 0; id < 4; ++id) CHECK(drop_path_rate(c, id) == 0.3);
+  c.drop_path_linear = true;
+  c.depth = 1;
+  CHECK(drop_path_rate(c, 0) == 0.3);
 }
 
 TEST_CASE("stages take their depths and heads from lists, and their widths double") {
