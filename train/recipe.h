@@ -8,9 +8,8 @@
 //   [tiny]  [full]            the same of the two scales, over those
 //   [[arm]]                   one line of the table: name, and optionally
 //     reported                  the paper's top-1 in per cent; without it, it is not known to us
-//     start_from                the arm, above this one and at its scales, whose weights of the same seed it
-//     starts from superclasses_from         the arm, above this one, whose confusions of the same seed, on
-//     training
+//     start_from                the arm above this one whose weights of the same seed it starts from
+//     superclasses_from         the arm above this one whose confusions of the same seed, on training
 //                               images that it did not see, group the classes for its router
 //     only                      tiny or full: at the other scale there is no such arm
 //     compare_to                the arm, above this one, that it is the difference to; else the first
