@@ -40,12 +40,7 @@ Evaluation evaluate(Replicas& replicas, const Dataset& data, const Normalization
                        &notes);
       seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
       for (size_t i = 0; i < logits.size(); ++i) logits[i] += vote[i] / float(votes.count);
-      for (const auto& [name, values] : notes) {
-        std::vector<double>& sums = result.notes[name];
-        sums.resize(values.size());
-        for (size_t i = 0; i < values.size(); ++i)
-          sums[i] += values[i] * double(batch_of_vote->size()) / double(votes.count);
-      }
+      add_notes(result.notes, notes, double(batch_of_vote->size()) / double(votes.count));
     }
     const Batch& part = *batch_of_vote;  // all votes have the same samples
     for (int64_t b = 0; b < part.size(); ++b) {

@@ -22,14 +22,6 @@ int64_t images_in_flight(const Model& model) {
 
 int64_t largest_logit(const float* row, int64_t K) { return std::max_element(row, row + K) - row; }
 
-void add_notes(Notes& sums, const Notes& notes, double weight) {
-  for (const auto& [name, values] : notes) {
-    std::vector<double>& sum = sums[name];
-    sum.resize(values.size());
-    for (size_t i = 0; i < values.size(); ++i) sum[i] += weight * values[i];
-  }
-}
-
 // Tells apart the kinds of steps that an arena plans.
 uint64_t arena_key(int64_t samples, bool training, bool soft_targets = false) {
   return uint64_t(samples) * 4 + soft_targets * 2 + training;
@@ -47,6 +39,14 @@ Tensor rows_of(Tensor whole, int64_t begin, int64_t end) {
 }
 
 }  // namespace
+
+void add_notes(Notes& sums, const Notes& notes, double weight) {
+  for (const auto& [name, values] : notes) {
+    std::vector<double>& sum = sums[name];
+    sum.resize(values.size());
+    for (size_t i = 0; i < values.size(); ++i) sum[i] += weight * values[i];
+  }
+}
 
 Replicas::Replicas(Model& model, const ReplicaOptions& options)
     : model_(model),

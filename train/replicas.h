@@ -50,6 +50,7 @@ struct CardBatch {
 
 // What the model reported (PassReport): means over the samples.
 using Notes = std::map<std::string, std::vector<double>>;
+void add_notes(Notes& sums, const Notes& notes, double weight);
 
 struct StepResult {
   double loss = 0;       // mean over the batch, without the auxiliary losses
