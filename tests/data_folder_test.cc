@@ -219,6 +219,7 @@ TEST_CASE("tiny-imagenet: as it is distributed") {
   bad(":2: expected", good.substr(0, 30) + "\nval_1.JPEG n01\n");
   bad(":1: expected", "val_0.JPEG\tn09\t0\n");
   bad(":1: '../../secret.JPEG'", "../../secret.JPEG\tn01\t0\n");
+  bad(":1: 'sub/../../secret.JPEG'", "sub/../../secret.JPEG\tn01\t0\n");
   bad(":1: 'val_0'", "val_0\tn01\t0\n");
   write("val/val_annotations.txt", good);
   write("wnids.txt", "n01\nn02\nn0\xff\n");

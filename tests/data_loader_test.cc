@@ -239,12 +239,14 @@ TEST_CASE("loader: training drops the rest, evaluation has it, in order and plai
   CHECK(training.steps_per_epoch() == 2);
   LoaderOptions options = options_for(set, 8, 1);
   options.training = false;
-  options.repeats = 3;  // of training alone
+  options.repeats = 3;  // these are of training alone
+  options.mix.mixup = 1;
   Loader evaluation(set, options);
   CHECK(evaluation.steps_per_epoch() == 3);
   int64_t index = 0;
   for (const Batch& batch : take(evaluation, 3)) {
     CHECK(batch.inputs.size() == size_t(batch.size() * 36));
+    CHECK(batch.soft_targets.empty());
     for (int64_t i = 0; i < batch.size(); ++i, ++index) {
       CHECK(batch.indices[i] == index);
       CHECK(batch.labels[i] == set.labels[index]);
@@ -358,36 +360,4 @@ TEST_CASE("augment: a window and a flip, against the definition") {
       }
     }
   }
-}
-
-TEST_CASE("augment: draws are even, and keyed by seed, epoch and sample") {
-  constexpr int kDraws = 90000;
-  std::map<int64_t, int> down, right;
-  int flips = 0, both = 0, same_as_next_epoch = 0;
-  for (int i = 0; i < kDraws; ++i) {
-    const CropFlip move = draw_crop_flip(4, true, {true, 1, 3}, i),
-                   later = draw_crop_flip(4, true, {true, 1, 4}, i);
-    ++down[move.down];
-    ++right[move.right];
-    flips += move.flip;
-    both += move.flip && move.down > 0;
-    same_as_next_epoch += move.down == later.down && move.right == later.right && move.flip == later.flip;
-  }
-  // Five standard deviations of a binomial count.
-  const auto near = [](int count, double p) {
-    return std::abs(count - kDraws * p) < 5 * std::sqrt(kDraws * p * (1 - p));
-  };
-  CHECK(down.size() == 9);
-  CHECK(right.size() == 9);
-  for (int shift = -4; shift <= 4; ++shift) {
-    CHECK(near(down[shift], 1.0 / 9));
-    CHECK(near(right[shift], 1.0 / 9));
-  }
-  CHECK(near(flips, 0.5));
-  CHECK(near(both, 0.5 * 4 / 9));
-  CHECK(near(same_as_next_epoch, 1.0 / 162));
-  const CropFlip none = draw_crop_flip(0, false, {true, 1, 3}, 7);
-  CHECK(none.down == 0);
-  CHECK(none.right == 0);
-  CHECK(!none.flip);
 }

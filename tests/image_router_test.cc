@@ -3,6 +3,8 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+
 #include "tests/router_inputs.h"
 
 namespace tessera {
@@ -88,6 +90,22 @@ TEST_CASE("images go through the truth's expert in training where that is asked 
       else
         CHECK(difference(taught.gates, own.gates) == 0);
     }
+}
+
+TEST_CASE("a router's accuracy is the part of images whose super-class has the largest gate") {
+  const Images images({.k = 1}, {2, 3});
+  const Tensor x = normal({kB, kC}, 1);
+  PassReport report;
+  images.router->route(
+      x, kN, Pass{.targets = Tensor::of({kB}, std::vector<int32_t>{0, 1, 0, 1, 1}), .report = &report});
+  const size_t wanted[] = {2, 3, 2, 3, 3};
+  int right = 0;
+  for (int64_t b = 0; b < kB; ++b) {
+    const auto p = probabilities(images.store.find("router.weight")->value, x.data<double>() + b * kC);
+    right += size_t(std::max_element(p.begin(), p.end()) - p.begin()) == wanted[b];
+  }
+  CHECK((right > 0 && right < kB));
+  CHECK(report.notes.at("router.accuracy") == std::vector<double>{double(right) / double(kB)});
 }
 
 TEST_CASE("a mixed image goes through its super-classes in the order of their shares, whatever the gates") {

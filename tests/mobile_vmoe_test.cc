@@ -71,7 +71,7 @@ TEST_CASE("FLOPs of fig. 3d: k experts an image") {
   }
 }
 
-TEST_CASE("parameters of one image, section 3: 6.31M by image and up to 11.05M by token") {
+TEST_CASE("section 3: 6.31M parameters of one image by image and up to 11.05M by token, and their FLOPs") {
   const ModelCost image = cost(ablation(2));
   CHECK(image.parameters - image.idle_parameters == 6311080);
   ModelConfig c = model_by_name("deit_tiny_patch16_224");
@@ -81,6 +81,10 @@ TEST_CASE("parameters of one image, section 3: 6.31M by image and up to 11.05M b
   c.moe.routing.k = 2;
   const ModelCost token = cost(c);
   CHECK(token.parameters - token.idle_parameters == 11046952);
+  // A token's k experts are as an MLP k times as wide; each of 197 tokens has scores.
+  ModelConfig dense = model_by_name("deit_tiny_patch16_224");
+  dense.widen = {"final-2", 2};
+  CHECK(token.forward_flops == cost(dense).forward_flops + 2 * (2 * 197 * 192 * 10));
 }
 
 // ---- the model

@@ -140,6 +140,8 @@ TEST_CASE("what is wrong with a recipe is named") {
   CHECK(error_of("titel='x'\n" + head + arm) == "recipe r: titel is not a key here; did you mean 'title'?");
   CHECK(error_of(head + arm + arm) ==
         "recipe r, arm 2: name must be there, and another one than those above");
+  CHECK(error_of(head + "[[arm]]\nfuse=true\n") ==
+        "recipe r, arm 1: name must be there, and another one than those above");
   CHECK(error_of(head + "[[arm]]\nname='a'\nstart_from='b'\n") ==
         "recipe r, arm 1: start_from names no arm above: 'b'");
   CHECK(error_of(head + arm + "[[arm]]\nname='b'\ncompare_to='c'\n") ==

@@ -2,6 +2,7 @@
 // layer as PyTorch computed it (tests/fixtures/make_router.py).
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <set>
 
 #include "engine/io/safetensors.h"
@@ -355,6 +356,60 @@ TEST_CASE("a token's experts drop hidden units each by a draw of its own") {
   CHECK(difference(through_experts(experts, x, routing, {zeros}, Pass{}), zeros) <= 1e-14);
   const Tensor left = through_experts(experts, x, routing, {zeros}, Pass{.training = true, .batch = kB});
   for (int64_t i = 0; i < kB * kN; ++i) CHECK(std::abs(left.at(i * kC)) > 1e-6);
+}
+
+TEST_CASE("noise on the scores has the deviation noise / E") {
+  const int64_t n = 20000;
+  const Pass pass{.training = true, .seed = 3, .batch = n};
+  const Scores scores = score(normal({n, 1, kC}, 1), normal({kE, kC}, 2), 1.2, pass, 5);
+  double squares = 0;
+  for (int64_t i = 0; i < n * kE; ++i) {
+    const double noise = scores.noisy.at(i) - scores.logits.at(i);
+    squares += noise * noise;
+  }
+  CHECK(std::sqrt(squares / double(n * kE)) == doctest::Approx(1.2 / kE).epsilon(0.015));
+}
+
+TEST_CASE("tokens have priority by their largest gate") {
+  const RouterOptions options{
+      .k = 2, .noise = 0, .importance = 0, .load = 0, .group = kB, .capacity = 0.3, .batch_priority = true};
+  const Layer l(options);
+  const Tensor x = normal({kB, kN, kC}, 1), zeros = Tensor::zeros(x.shape(), DType::f64);
+  std::vector<double> gates, largest;
+  for (int64_t i = 0; i < kB * kN; ++i) {
+    const auto p = probabilities(l.parameter("router.weight"), x.data<double>() + i * kC);
+    gates.insert(gates.end(), p.begin(), p.end());
+    largest.push_back(*std::max_element(p.begin(), p.end()));
+  }
+  const Tensor chosen = top_k(Tensor::of({kB * kN, kE}, gates), 2);
+  const Routing routing =
+      place(chosen, kE, {.rows = kB * kN, .factor = 0.3, .priority = Tensor::of({kB * kN}, largest)});
+  const Tensor y = l.layer->forward(x, {zeros}, Pass{.training = true, .batch = kB});
+  int64_t wrong = 0, dropped = 0;
+  for (int64_t i = 0; i < kB * kN; ++i) {
+    std::vector<double> want(size_t(kC), 0.0);
+    for (int64_t j = 0; j < 2; ++j) {
+      const int64_t e = at(chosen, i, j);
+      if (at(routing.slots, i, j) < 0) {
+        ++dropped;
+        continue;
+      }
+      const auto own = expert(l, e, x.data<double>() + i * kC);
+      for (size_t c = 0; c < size_t(kC); ++c) want[c] += gates[size_t(i * kE + e)] * own[c];
+    }
+    for (int64_t c = 0; c < kC; ++c) wrong += std::abs(y.at(i * kC + c) - want[size_t(c)]) > 1e-12;
+  }
+  CHECK(dropped > kB * kN / 2);
+  CHECK(wrong == 0);
+}
+
+TEST_CASE("a sample's drop-path scale is of what its experts give") {
+  const Layer l({.k = 2, .group = kB});
+  const Tensor x = normal({kB, kN, kC}, 1), factor = normal({kB}, 2);
+  const Tensor plain = l.layer->forward(x, {x}, Pass{}), scaled = l.layer->forward(x, {x, factor}, Pass{});
+  for (int64_t i = 0; i < x.count(); ++i)
+    CHECK(scaled.at(i) - x.at(i) ==
+          doctest::Approx(factor.at(i / (kN * kC)) * (plain.at(i) - x.at(i))).epsilon(1e-9));
 }
 
 TEST_CASE("noise changes with the step and not at all in evaluation") {
