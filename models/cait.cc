@@ -69,6 +69,13 @@ Tensor Cait::forward(const Tensor& images, const Pass& pass) const {
   return pass.show("head", head_->forward(norm_->forward(token.reshape({B, D}))));
 }
 
+void check_cait(const ModelConfig& c) {
+  constexpr int64_t kMost = 1 << 23;
+  TESSERA_CHECK_AS(Exit::usage, c.heads * c.tokens() <= kMost, "model.heads = ", c.heads,
+                   ": cait mixes the heads of ", c.tokens(), " tokens, ", c.heads * c.tokens(),
+                   " in all; at most ", kMost, " are possible");
+}
+
 ModelCost cait_cost(const ModelConfig& c) {
   const int64_t grid = c.image_size / c.patch, N = grid * grid, d = c.dim, H = c.heads, a = H * c.head_size();
   const int64_t K = c.classes;

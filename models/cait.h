@@ -53,6 +53,9 @@ class Cait : public Model {
   std::unique_ptr<Linear> head_;
 };
 
+// Mixing the heads, N^2 H^2, has a bound of its own.
+void check_cait(const ModelConfig& config);
+
 // With N patches of width d and H heads of a = H D channels in all, a block takes
 //   2 [ 4 N d a + 2 N^2 a + 2 N^2 H^2 + 2 N d h ]
 // operations, and a class block

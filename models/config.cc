@@ -9,11 +9,15 @@
 namespace tessera {
 namespace {
 
-// A count in the value of a key that has this form.
+// A count in the value of a key that has this form. Lists are read again for every block, so that nothing in
+// them may be long for nothing.
 int64_t parse_count(const char* key, const std::string& value, std::string_view digits, const char* form) {
+  constexpr size_t kMostDigits = 19;
   int64_t count = -1;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), count);
-  TESSERA_CHECK_AS(Exit::usage, error == std::errc() && end == digits.data() + digits.size() && count >= 0,
+  TESSERA_CHECK_AS(Exit::usage,
+                   error == std::errc() && end == digits.data() + digits.size() && count >= 0 &&
+                       digits.size() <= kMostDigits,
                    "model.", key, " '", value, "': '", digits, "' is not a number; it is ", form);
   return count;
 }
@@ -27,7 +31,9 @@ std::vector<int64_t> parse_counts(const char* key, const std::string& value, con
 
 constexpr const char* kPlacementForm = "none, every-2, last-2, final-2 or a list such as 1,3,5";
 
-// Bounds that keep every count of parameters and operations within 63 bits.
+// Bounds that keep every count of parameters and operations within 63 bits. To train the deepest model of the
+// widest layers on a sample takes 3 2^60 operations in its feed-forward layers (check_hidden), less than 2^61
+// in its attention, and less than 2^61 in a stem's convolutions or in mixing CaiT's heads.
 void check_bound(const char* key, int64_t value, int64_t highest) {
   TESSERA_CHECK_AS(Exit::usage, value > 0 && value <= highest, "model.", key, " = ", value,
                    ": must be from 1 to ", highest);
@@ -73,6 +79,18 @@ void check_stages(const ModelConfig& c) {
     depth += stage.depth;
   }
   check_bound("depths", depth, kDepth);
+}
+
+// What a token goes through in the feed-forward layers of a stage, in all its experts together.
+void check_hidden(const ModelConfig& c) {
+  constexpr int64_t kMost = 1 << 19;
+  for (const Stage& stage : stages(c)) {
+    const int64_t hidden = c.hidden(stage.dim) * c.widen.times * c.moe.routing.k;
+    TESSERA_CHECK_AS(Exit::usage, hidden <= kMost, "model.mlp_ratio = ", c.mlp_ratio,
+                     ", model.widen.times = ", c.widen.times, " and model.moe.k = ", c.moe.routing.k,
+                     ": make ", hidden, " hidden channels of dim = ", stage.dim, "; at most ", kMost,
+                     " are possible");
+  }
 }
 
 void check_routing(const ModelConfig& c) {
@@ -165,6 +183,8 @@ std::vector<int64_t> moe_blocks(const std::string& placement, int64_t depth, con
     for (int64_t id = depth - n; id < depth; ++id) ids.push_back(id);
   } else {
     ids = parse_counts(key, placement, kPlacementForm);
+    TESSERA_CHECK_AS(Exit::usage, int64_t(ids.size()) <= depth, "model.", key, " names ", ids.size(),
+                     " blocks of a model of depth ", depth);
     for (const int64_t id : ids)
       TESSERA_CHECK_AS(Exit::usage, id < depth, "model.", key, " '", placement, "': block ", id,
                        " does not exist in a model of depth ", depth);
@@ -262,16 +282,16 @@ void validate(const ModelConfig& c) {
   check_bound("patch", c.patch, 1024);
   check_bound("dim", c.dim, 8192);
   check_bound("moe.experts", c.moe.experts, 1024);
+  TESSERA_CHECK_AS(Exit::usage, c.mlp_ratio > 0 && c.mlp_ratio <= 64 && c.hidden(c.dim) > 0,
+                   "model.mlp_ratio = ", c.mlp_ratio, ": must be above 0 and at most 64");
   check_stages(c);
   TESSERA_CHECK_AS(Exit::usage, c.image_size % c.patch == 0, "model.patch = ", c.patch,
                    " does not divide image_size = ", c.image_size);
   check_stem(c);
-  TESSERA_CHECK_AS(Exit::usage, c.mlp_ratio > 0 && c.mlp_ratio <= 64 && c.hidden(c.dim) > 0,
-                   "model.mlp_ratio = ", c.mlp_ratio, ": must be above 0 and at most 64");
   for (const auto& [key, rate] : {std::pair{"drop_path", c.drop_path}, {"dropout", c.dropout}})
     TESSERA_CHECK_AS(Exit::usage, rate >= 0 && rate < 1, "model.", key, " = ", rate, ": must be in [0,1)");
-  TESSERA_CHECK_AS(Exit::usage, c.tokens() <= 65536, "model.image_size = ", c.image_size, " in patches of ",
-                   c.patch, " makes ", c.tokens(), " tokens; at most 65536 are possible");
+  TESSERA_CHECK_AS(Exit::usage, c.is_of_points() || c.tokens() <= 65536, "model.image_size = ", c.image_size,
+                   " in patches of ", c.patch, " makes ", c.tokens(), " tokens; at most 65536 are possible");
   TESSERA_CHECK_AS(Exit::usage, !c.is_moe() || c.moe.experts > 1, "model.moe.experts = ", c.moe.experts,
                    ": a mixture has at least 2");
   moe_blocks(c.moe.blocks, total_depth(c));
@@ -281,6 +301,7 @@ void validate(const ModelConfig& c) {
       moe_blocks(c.widen.blocks, total_depth(c), "widen.blocks").empty() || architecture.attention,
       "model.widen.blocks = ", c.widen.blocks, ": a model of architecture ", c.architecture, " has no MLPs");
   check_routing(c);
+  check_hidden(c);
   if (c.is_moe() && (c.moe.router == MoeRouter::image) != architecture.image_router)
     fail(Exit::usage, "model.moe.router: ",
          architecture.image_router ? "set it to image in a model of architecture "
@@ -305,6 +326,8 @@ void validate(const ModelConfig& c) {
                    "model.head_dim = ", c.head_dim, ": a head of a model of architecture ", c.architecture,
                    architecture.head_dim ? " has 1 to 8192 channels; 0 stands for dim / heads"
                                          : " has always dim / heads channels");
+  TESSERA_CHECK_AS(Exit::usage, c.heads * c.head_dim <= 32768, "model.head_dim = ", c.head_dim, ": makes ",
+                   c.heads * c.head_dim, " channels in ", c.heads, " heads; at most 32768 are possible");
   TESSERA_CHECK_AS(Exit::usage, architecture.windows ? c.window > 0 && c.window <= 1024 : c.window == 0,
                    "model.window = ", c.window, ": a model of architecture ", c.architecture,
                    architecture.windows ? " has windows of 1 to 1024 tokens a side" : " has no windows");

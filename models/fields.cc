@@ -1,10 +1,12 @@
 #include "models/fields.h"
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "engine/base/check.h"
 #include "engine/base/nearest_name.h"
+#include "engine/io/printable.h"
 
 namespace tessera {
 namespace {
@@ -13,6 +15,19 @@ template <class... F>
 struct Overloaded : F... {
   using F::operator()...;
 };
+template <class... F>
+Overloaded(F...) -> Overloaded<F...>;  // clang needs to be told
+
+// A value as messages show it, whatever the bytes of a string.
+std::string shown(const nlohmann::json& value) {
+  return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+// What can be written to any file and read back.
+bool is_text(const std::string& words) {
+  const auto control = [](char c) { return uint8_t(c) < 0x20 || c == 0x7F; };
+  return nlohmann::json::parse(shown(words)) == words && std::none_of(words.begin(), words.end(), control);
+}
 
 // A number or truth value, or the one that a string spells.
 nlohmann::json plain(const nlohmann::json& value) {
@@ -35,8 +50,11 @@ nlohmann::ordered_json Field::get() const {
 }
 
 void Field::set(const nlohmann::json& value) const {
+  // How deep a list goes is up to the file, and to copy or print it is a recursion.
+  TESSERA_CHECK_AS(Exit::usage, !value.is_structured(), key_,
+                   ": a list or an object; give a string, number, true or false");
   const auto need = [&](bool fits, const std::string& what) {
-    TESSERA_CHECK_AS(Exit::usage, fits, key_, " = ", value.dump(), ": not ", what);
+    TESSERA_CHECK_AS(Exit::usage, fits, key_, " = ", shown(value), ": not ", what);
   };
   const auto integer = [&](int64_t lowest, int64_t highest) {
     const nlohmann::json number = plain(value);
@@ -48,7 +66,9 @@ void Field::set(const nlohmann::json& value) const {
     return number.get<int64_t>();
   };
   std::visit(Overloaded{[&](std::string* field) {
-                          *field = value.is_string() ? value.get<std::string>() : value.dump();
+                          const auto words = value.is_string() ? value.get<std::string>() : value.dump();
+                          need(is_text(words), "text in UTF-8 without control characters");
+                          *field = words;
                         },
                         [&](bool* field) {
                           const nlohmann::json flag = plain(value);
@@ -61,6 +81,7 @@ void Field::set(const nlohmann::json& value) const {
                         [&](double* field) {
                           const nlohmann::json number = plain(value);
                           need(number.is_number(), "a number");
+                          need(std::isfinite(number.get<double>()), "a finite number");
                           *field = number.get<double>();
                         },
                         [&](const Word& w) {
@@ -89,7 +110,8 @@ void set_field(const Fields& fields, const std::string& key, const nlohmann::jso
   if (found != fields.end()) return found->set(value);
   std::vector<std::string> keys;
   for (const Field& field : fields) keys.push_back(field.key());
-  fail(Exit::usage, "the key '", key, "' is not known; did you mean '", nearest_name(key, keys), "'?");
+  fail(Exit::usage, "the key ", printable(key), " is not known; did you mean '", nearest_name(key, keys),
+       "'?");
 }
 
 void fields_from_json(const Fields& fields, const std::string& text) {

@@ -111,6 +111,8 @@ void check_points(const ModelConfig& c) {
   need(p.groups > 0 && p.groups <= p.count, "groups", p.groups, "must be from 1 to points.count = ", p.count);
   need(p.group_size > 0 && p.group_size <= p.count, "group_size", p.group_size,
        "must be from 1 to points.count = ", p.count);
+  need(p.groups * p.group_size <= 1 << 20, "group_size", p.group_size, "makes more than 1048576 points in ",
+       p.groups, " groups");
   need(p.width > 0 && p.width <= 8192 && p.width % 2 == 0, "width", p.width, "must be even, from 2 to 8192");
   need(p.head_dropout >= 0 && p.head_dropout < 1, "head_dropout", p.head_dropout, "must be in [0,1)");
 }

@@ -1,6 +1,7 @@
 #include "models/registry.h"
 
 #include "engine/base/nearest_name.h"
+#include "engine/io/printable.h"
 #include "models/cait.h"
 #include "models/mobile_vmoe.h"
 #include "models/pit.h"
@@ -28,7 +29,7 @@ const std::vector<Architecture>& architectures() {
        .stages = true,
        .windows = true,
        .check = check_swin},
-      {.name = "cait", .make = make<Cait>, .cost = cait_cost, .head_dim = true},
+      {.name = "cait", .make = make<Cait>, .cost = cait_cost, .head_dim = true, .check = check_cait},
       {.name = "t2t", .make = make<T2t>, .cost = t2t_cost, .check = check_t2t},
       {.name = "rep_vgg",
        .make = make<RepVgg>,
@@ -60,8 +61,8 @@ const T& by_name(const std::vector<T>& entries, const std::string& name, const c
     if (entry.name == name) return entry;
     names.push_back(entry.name);
   }
-  fail(Exit::usage, what, " '", name, "' is not known; did you mean '", nearest_name(name, names), "'?",
-       advice);
+  fail(Exit::usage, what, " ", printable(name), " is not known; did you mean '", nearest_name(name, names),
+       "'?", advice);
 }
 
 // ViT and DeiT at 224 pixels: patch 16, depth 12, MLP ratio 4 (Dosovitskiy et al., 2021; Touvron et al.,

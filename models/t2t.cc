@@ -88,6 +88,8 @@ void check_t2t(const ModelConfig& c) {
   TESSERA_CHECK_AS(Exit::usage, c.patch >= 4 && std::has_single_bit(uint64_t(c.patch)),
                    "model.patch = ", c.patch,
                    ": t2t halves the image by soft splits, so it must be 4, 8, 16, ...");
+  TESSERA_CHECK_AS(Exit::usage, c.image_size <= 512, "model.image_size = ", c.image_size,
+                   ": every second pixel a side is a token of t2t's first layer; at most 512 are possible");
   TESSERA_CHECK_AS(Exit::usage, c.dim % 4 == 0, "model.dim = ", c.dim,
                    ": the tokens between t2t's soft splits have a quarter of it, so 4 must divide it");
 }

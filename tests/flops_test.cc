@@ -75,5 +75,30 @@ TEST_CASE("and so are those of the other architectures") {
       }
 }
 
+TEST_CASE("operations of the largest models can be counted") {
+  ModelConfig vit;
+  vit.image_size = 16320;
+  vit.patch = 64;
+  vit.channels = 1024;
+  vit.classes = 1 << 20;
+  vit.depth = 1024;
+  vit.dim = vit.heads = 8192;
+  vit.mlp_ratio = 4;
+  vit.moe.blocks = "every-1";
+  vit.moe.router = MoeRouter::token;
+  vit.moe.experts = 1024;
+  vit.moe.routing.k = 16;
+  ModelConfig cait = vit;
+  cait.architecture = "cait";
+  cait.heads = 128;
+  cait.head_dim = 256;
+  vit.stem = {.strides = "1,1", .channels = 1024, .kernel = 31};
+  for (const ModelConfig& config : {vit, cait}) {
+    CAPTURE(config.architecture);
+    validate(config);
+    CHECK(training_flops(cost(config)) > int64_t(1) << 62);
+  }
+}
+
 }  // namespace
 }  // namespace tessera

@@ -247,6 +247,17 @@ TEST_CASE("a configuration survives JSON, and wrong keys and values are named") 
   CHECK(error(R"({"init": "javier"})").has("not one of trunc-normal, xavier"));
   CHECK(error(R"({"qkv_bias": 1})").has("not true or false"));
   CHECK(error("[]").has("not a JSON object"));
+  CHECK(error(R"({"mlp_ratio": "1e999"})").has("not a number"));
+  const std::string half(1 << 20, '['), deep = half + std::string(half.size(), ']');
+  CHECK(error(text(R"({"name": )", deep, "}").c_str()).has("name: a list or an object"));
+  CHECK(error(text(R"({"depth": )", deep, "}").c_str()).has("depth: a list or an object"));
+  CHECK(error(text("{\"", std::string(1 << 20, 'x'), "\": 1}").c_str()).has("xxx...' is not known"));
+  const auto flag = [&](const char* key, const char* value) {
+    return error_of([&] { set_field(fields(back), key, value); });
+  };
+  CHECK(flag("depth", "\xff").has("not an integer"));
+  CHECK(flag("name", "\xff").has("not text in UTF-8"));
+  CHECK(flag("name", "\x7f").has("not text in UTF-8 without control characters"));
   set_field(fields(back), "depth", "7");  // as from a flag
   CHECK(back.depth == 7);
 
@@ -261,6 +272,25 @@ TEST_CASE("a configuration survives JSON, and wrong keys and values are named") 
   CHECK(invalid([](auto& c) { c.heads = 5; }) == "model.heads = 5 does not divide dim = 12");
   CHECK(invalid([](auto& c) { c.depth = 0; }) == "model.depth = 0: must be from 1 to 1024");
   CHECK(invalid([](auto& c) { c.drop_path = 1; }) == "model.drop_path = 1: must be in [0,1)");
+  CHECK(invalid([](auto& c) { c.mlp_ratio = std::nan(""); }) ==
+        "model.mlp_ratio = nan: must be above 0 and at most 64");
+  CHECK(invalid([](auto& c) {
+          c.dim = 8190;
+          c.mlp_ratio = 5;
+          c.moe.experts = c.moe.routing.k = 16;
+        }) ==
+        "model.mlp_ratio = 5, model.widen.times = 1 and model.moe.k = 16: make 655200 hidden channels of "
+        "dim = 8190; at most 524288 are possible");
+  CHECK(invalid([](auto& c) {
+          c.architecture = "cait";
+          c.image_size = 255;
+          c.patch = 1;
+          c.dim = c.heads = 130;
+        }) ==
+        "model.heads = 130: cait mixes the heads of 65026 tokens, 8453380 in all; at most 8388608 are "
+        "possible");
+  CHECK(invalid([](auto& c) { c.moe.blocks = "0,0,0,0,0,0,0,0,0"; }) ==
+        "model.moe.blocks names 9 blocks of a model of depth 4");
 }
 
 bool same_bits(const Model& a, const Model& b) {

@@ -286,7 +286,7 @@ TEST_CASE("settings: precedence, places of errors, the nearest key") {
   apply_toml(copy, to_toml(config), "copy.toml");
   CHECK(to_toml(copy) == to_toml(config));
 
-  const auto message = [](const char* toml) -> std::string {
+  const auto message = [](const std::string& toml) -> std::string {
     RunConfig c;
     try {
       apply_toml(c, toml, "run.toml");
@@ -311,6 +311,12 @@ TEST_CASE("settings: precedence, places of errors, the nearest key") {
             .find("data.flip: not for point clouds") != std::string::npos);
   CHECK(message("[data]\ncloud.shift = 0.2\n").find("data.cloud.shift: not for images") != std::string::npos);
   CHECK(message("[data]\nlimit = [1]\n").find("lists") != std::string::npos);
+  CHECK(message("[train]\nclip = inf\n").find("not a finite number") != std::string::npos);
+  std::string parts;
+  for (int i = 0; i < 1 << 20; ++i) parts += "a.";
+  CHECK(message(parts + "a = 1\n").find("run.toml:1: more than 256 dots in a line") != std::string::npos);
+  CHECK(message("\n[" + parts.substr(0, 400) + "a]\nx = 1\n").find("a key of 257 characters") !=
+        std::string::npos);
 }
 
 }  // namespace

@@ -19,12 +19,16 @@ struct Setting {
   std::string place;  // for messages
 };
 
+constexpr size_t kLongestKey = 256;
+
 void flatten(const toml::table& table, const std::string& prefix, const std::string& file,
              std::vector<Setting>& settings) {
   for (const auto& [name, node] : table) {
     const std::string key = prefix + std::string(name.str());
     const auto& begin = node.source().begin;
     const std::string place = text(file, ":", begin.line, ":", begin.column, ": ");
+    TESSERA_CHECK_AS(Exit::usage, key.size() <= kLongestKey, place, "a key of ", key.size(),
+                     " characters; none is as long");
     if (const auto* inner = node.as_table())
       flatten(*inner, key + ".", file, settings);
     else if (const auto* string = node.as_string())

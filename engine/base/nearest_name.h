@@ -13,6 +13,7 @@ namespace tessera {
 // Of `candidates` the first that `word` begins, or else the one with the fewest edits (Levenshtein) from it;
 // empty where there are none.
 inline std::string nearest_name(std::string_view word, const std::vector<std::string>& candidates) {
+  word = word.substr(0, 256);  // a file may hold any word, and no candidate is as long
   const auto longer = std::find_if(candidates.begin(), candidates.end(),
                                    [&](const std::string& candidate) { return candidate.starts_with(word); });
   if (!word.empty() && longer != candidates.end()) return *longer;
