@@ -15,6 +15,58 @@ import zlib
 
 HEIGHT, WIDTH = 9, 14
 
+# Settings of runs, and models of each architecture, of which some are as large as is possible.
+RUNS = [
+    """[model]
+name = "mobile_vmoe_small_image_32"
+[model.moe]
+superclasses = "random"
+[data.augment]
+policy = "rand-m9-mstd0.5-inc1"
+cutmix_share = 0.5
+[optim]
+name = "sgd"
+lr = 1e-3
+[train]
+epochs = 0.5
+seed = 9223372036854775807
+""",
+    """model.name = "swin_small_image_32"
+model.moe = {blocks = "every-2", experts = 1024, k = 16, router = "token"}
+ewa = {share_rate = 0.0, schedule = "linear", ramp = 1}
+train.device = "cuda:1"
+""",
+    """[model]
+architecture = "cait"
+image_size = 255
+patch = 1
+depth = 1024
+dim = 8192
+heads = 128
+head_dim = 256
+mlp_ratio = 4.0
+[model.moe]
+blocks = "every-1"
+experts = 1024
+k = 16
+router = "token"
+""",
+]
+SMALL = {"image_size": 8, "channels": 1, "classes": 2, "patch": 4, "depth": 1, "dim": 4, "heads": 1}
+STAGES = {**SMALL, "depth": 0, "heads": 0, "depths": "1,1", "dim": 2}
+MODELS = [
+    {**SMALL, "architecture": "vit", "stem.strides": "2,1", "stem.channels": 2, "stem.kernel": 3, "distilled": True},
+    {**SMALL, "architecture": "t2t"},
+    {**SMALL, "architecture": "cait", "head_dim": 3},
+    {**SMALL, "architecture": "mobile_vmoe", "depth": 2, "moe.blocks": "final-1", "moe.router": "image",
+     "moe.groups": "0,1", "moe.superclasses": "file.toml"},
+    {**STAGES, "architecture": "pit", "stage_heads": "1,1"},
+    {**STAGES, "architecture": "swin", "stage_heads": "1,1", "window": 2, "patch": 2},
+    {**STAGES, "architecture": "rep_vgg", "branches": "3x3,1x1,identity", "patch": 1},
+    {**SMALL, "architecture": "point_transformer", "image_size": 1, "patch": 1, "points.count": 16, "points.groups": 4,
+     "points.group_size": 4, "points.width": 4},
+]
+
 
 def pixels(channels):
     return bytes((40 + 5 * x + (3 + c) * y + 30 * c) % 256
@@ -78,6 +130,8 @@ def seeds():
             safetensors({"format": "pt"}, a=("F32", [2, 3], bytes(24)), b=("I64", [], bytes(8))),
             safetensors({}, half=("F16", [3], bytes(6)), brain=("BF16", [1, 1], bytes(2)), none=("F64", [0], b"")),
         ],
+        "fuzz_config": [run.encode() for run in RUNS],
+        "fuzz_metadata": [json.dumps(model).encode() for model in MODELS],
     }
 
 
