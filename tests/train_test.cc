@@ -311,6 +311,8 @@ TEST_CASE("settings: precedence, places of errors, the nearest key") {
             .find("data.flip: not for point clouds") != std::string::npos);
   CHECK(message("[data]\ncloud.shift = 0.2\n").find("data.cloud.shift: not for images") != std::string::npos);
   CHECK(message("[data]\nlimit = [1]\n").find("lists") != std::string::npos);
+  CHECK(message("[=]\n").find("run.toml:1:2: ") == 0);
+  CHECK(message("x = 1 \u041e\n").find("run.toml:1:7: ") == 0);
   CHECK(message("[train]\nclip = inf\n").find("not a finite number") != std::string::npos);
   std::string parts;
   for (int i = 0; i < 1 << 20; ++i) parts += "a.";

@@ -161,7 +161,7 @@ Recipe parse_recipe(const std::string& source, const std::string& name) {
                                        {"superclasses_from", &arm.superclasses_from},
                                        {"compare_to", &arm.compare_to}})
         if (!other->empty() &&
-            std::none_of(recipe.arms.begin(), recipe.arms.end(), [&](const RecipeArm& above) {
+            std::none_of(recipe.arms.begin(), recipe.arms.end(), [&, other = other](const RecipeArm& above) {
               return above.name == *other && (!above.only || above.only == arm.only);
             }))
           reader.wrong(key, "names no arm above: '" + *other + "'");
