@@ -296,6 +296,9 @@ void validate(const ModelConfig& c) {
                    ": a mixture has at least 2");
   moe_blocks(c.moe.blocks, total_depth(c));
   check_bound("widen.times", c.widen.times, 64);
+  TESSERA_CHECK_AS(Exit::usage, c.widen.times == 1 || c.widen.blocks != "none",
+                   "model.widen.times = ", c.widen.times,
+                   ": model.widen.blocks = none widens no MLP; set it to such as final-2");
   TESSERA_CHECK_AS(
       Exit::usage,
       moe_blocks(c.widen.blocks, total_depth(c), "widen.blocks").empty() || architecture.attention,

@@ -163,6 +163,10 @@ TEST_CASE("the MLPs that a model widens, dense or of experts") {
   c.widen = {"1", 0};
   CHECK(error_of([&] { validate(c); }).has("model.widen.times = 0: must be from 1 to 64"));
   c = model_by_name("rep_vgg_small_image_32");
+  c.widen = {"none", 2};
+  CHECK(error_of([&] {
+          validate(c);
+        }).has("model.widen.times = 2: model.widen.blocks = none widens no MLP; set it to such as final-2"));
   c.widen = {"1", 2};
   CHECK(error_of([&] { validate(c); }).has("has no MLPs"));
 }

@@ -57,7 +57,7 @@ STAGES = {**SMALL, "depth": 0, "heads": 0, "depths": "1,1", "dim": 2}
 MODELS = [
     {**SMALL, "architecture": "vit", "stem.strides": "2,1", "stem.channels": 2, "stem.kernel": 3, "distilled": True},
     {**SMALL, "architecture": "t2t"},
-    {**SMALL, "architecture": "cait", "head_dim": 3},
+    {**SMALL, "architecture": "cait", "head_dim": 3, "widen.blocks": "0", "widen.times": 2},
     {**SMALL, "architecture": "mobile_vmoe", "depth": 2, "moe.blocks": "final-1", "moe.router": "image",
      "moe.groups": "0,1", "moe.superclasses": "file.toml"},
     {**STAGES, "architecture": "pit", "stage_heads": "1,1"},
