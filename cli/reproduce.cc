@@ -196,6 +196,7 @@ class Reproduction {
     constexpr int64_t kImages = 10000;
     const SafetensorsFile teacher(RunFiles{run_folder(arm.superclasses_from, seed)}.last());
     const auto model = load_model(teacher);
+    check_dense(model->config(), teacher.name());
     const Device device = device_by_name(settings.train.device);
     model->parameters().move_to(device);
     const Device::Scope there(device);

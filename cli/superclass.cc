@@ -48,6 +48,7 @@ void print(const Superclasses& superclass, const Dataset& data, const Graph& gra
 int run(const SuperclassOptions& o) {
   use_threads(o.threads);
   const ModelFile file = load_model_file(o.weights);
+  check_dense(file.config(), file.path);
   const Split split = split_by_name(o.split);
   const Dataset data = load_data_for(file, data_folder(file, o.data), split, o.name);
   int64_t first = 0;

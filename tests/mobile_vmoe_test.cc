@@ -354,6 +354,9 @@ TEST_CASE("from a dense model's confusions to a Mobile V-MoE, by the program") {
 
   done(train_command(set, "mobile_vmoe_small_image_32", runs / "file",
                      {"model.moe.experts=4", "model.moe.superclasses=" + (runs / "groups.toml")}));
+  const Finished mixture = run_program({"superclass", runs / "file", "-o", runs / "x.toml"});
+  CHECK(mixture.code == 2);
+  CHECK(mixture.err.find("this is a mixture of experts; train a dense one") != std::string::npos);
   std::string list;
   for (const auto& group : grouped["superclass"]) list += (list.empty() ? "" : ",") + group.dump();
   CHECK(Process::read(runs / "file/config.toml").find("groups = \"" + list + "\"") != std::string::npos);

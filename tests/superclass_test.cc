@@ -96,7 +96,8 @@ TEST_CASE("any number of groups is met exactly") {
   const std::vector<int32_t> two = cluster(graph, 2);
   for (size_t i = 0; i < 12; ++i) CHECK(two[i] == two[i < 4 ? 0 : i < 7 ? 4 : 7]);
   CHECK_THROWS_WITH_AS(cluster(graph, 13),
-                       "clustering: 13 groups of 12 nodes; there must be from 1 to as many as nodes", Error);
+                       "clustering: 13 groups of 12 classes; there must be from 1 to as many as classes",
+                       Error);
 }
 
 TEST_CASE("classes that are never confused are shared out evenly") {
@@ -124,6 +125,8 @@ TEST_CASE("a file of super-classes is read as it was written") {
   const Superclasses superclass{2, 0, 1, 0, 2};
   const std::string toml = superclasses_to_toml(superclass, data.class_names, "by a test");
   CHECK(superclasses_from_toml(toml, "f", data.class_names, 3) == superclass);
+  const std::vector<std::string> odd{"tab\tand \x01", "del \x7f", "back\\slash", "\xc3\xa4 \xc2\x9b", "e"};
+  CHECK(superclasses_from_toml(superclasses_to_toml(superclass, odd, "a\nb"), "f", odd, 3) == superclass);
   const auto error = [&](const std::string& text, int64_t groups) -> std::string {
     try {
       superclasses_from_toml(text, "f", data.class_names, groups);

@@ -168,7 +168,7 @@ std::string to_toml(const RunConfig& config) {
       section = key.substr(0, dot);
       out << (out.tellp() > 0 ? "\n" : "") << '[' << section << "]\n";
     }
-    out << key.substr(dot + 1) << " = " << value.dump() << '\n';  // JSON's numbers and strings are TOML's too
+    out << key.substr(dot + 1) << " = " << toml_value(value) << '\n';
   }
   return out.str();
 }

@@ -132,7 +132,7 @@ double modularity(const Graph& g, const std::vector<int32_t>& community, double 
 
 std::vector<int32_t> cluster(const Graph& graph, int64_t count) {
   TESSERA_CHECK_AS(Exit::usage, count >= 1 && count <= graph.nodes, "clustering: ", count, " groups of ",
-                   graph.nodes, " nodes; there must be from 1 to as many as nodes");
+                   graph.nodes, " classes; there must be from 1 to as many as classes");
   constexpr double kLowest = 0.05, kStep = 1.05, kHighest = 1e4;
   for (double resolution = kLowest;; resolution *= kStep) {
     Communities community = resolution < kHighest ? louvain(graph, resolution) : Communities();

@@ -109,6 +109,13 @@ void check_held_out(const Dataset& training, int64_t trained_on) {
                    "they were by --trained-on, or take --split test, whose images then are no longer unseen");
 }
 
+void check_dense(const ModelConfig& model, const std::string& file) {
+  TESSERA_CHECK_AS(
+      Exit::usage, !model.is_moe(), file,
+      ": super-classes are what a dense model confuses, and this is a mixture of experts; ",
+      model.moe.router == MoeRouter::random ? "fuse it first, by tessera fuse" : "train a dense one");
+}
+
 Graph confusion_graph(const Confusion& confusion) {
   const int64_t K = confusion.classes;
   std::vector<double> p = confusion.rows;
@@ -127,14 +134,14 @@ Graph confusion_graph(const Confusion& confusion) {
 std::string superclasses_to_toml(const Superclasses& superclass, const std::vector<std::string>& class_names,
                                  const std::string& comment) {
   std::ostringstream out;
-  out << "# " << comment << "\n";
+  out << "# " << harmless(comment) << "\n";
   const int32_t groups = superclass.empty() ? 0 : 1 + *std::max_element(superclass.begin(), superclass.end());
   for (int32_t g = 0; g < groups; ++g) {
     out << "\n[[group]]\nclasses = [";
     const char* comma = "";
     for (size_t k = 0; k < superclass.size(); ++k)
       if (superclass[k] == g) {
-        out << comma << nlohmann::json(class_names[k]).dump();  // JSON's strings are TOML's too
+        out << comma << toml_value(class_names[k]);
         comma = ", ";
       }
     out << "]\n";

@@ -26,6 +26,9 @@ Confusion confusion(Replicas& replicas, const Dataset& data, const Normalization
 // A note for the user where some classes have no image among them, else empty.
 std::string unseen_classes(const Confusion& confusion, const std::vector<std::string>& class_names);
 
+// An error (usage) where the model in `file` is a mixture, whose confusions are its routing's too.
+void check_dense(const ModelConfig& model, const std::string& file);
+
 // An error (usage) where a run on the first `trained_on` training images (0: all) leaves none of them out.
 void check_held_out(const Dataset& training, int64_t trained_on);
 

@@ -1,6 +1,8 @@
 #define TOML_IMPLEMENTATION
 #include "train/toml.h"
 
+#include <nlohmann/json.hpp>
+
 #include "engine/base/check.h"
 
 namespace tessera {
@@ -30,6 +32,12 @@ toml::table parse_toml(const std::string& source, const std::string& name) {
     const auto& at = error.source().begin;
     fail(Exit::usage, name, ":", at.line, ":", at.column, ": ", error.description());
   }
+}
+
+std::string toml_value(const nlohmann::json& value) {
+  std::string out;
+  for (const char c : value.dump()) out += c == '\x7f' ? std::string("\\u007f") : std::string(1, c);
+  return out;  // the only character that TOML escapes and JSON does not
 }
 
 }  // namespace tessera
