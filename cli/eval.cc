@@ -35,8 +35,7 @@ void print(const EvalOptions& o, const ModelFile& file, const Dataset& data, con
   table.add({"top-1", percent(e.top1)});
   if (data.classes() > 5) table.add({"top-5", percent(e.top5)});
   table.add({"loss", fixed(e.loss, 4)});
-  if (const auto found = e.notes.find("router.accuracy"); found != e.notes.end())
-    table.add({"router", percent(found->second[0])});
+  if (const auto router = e.router_accuracy()) table.add({"router", percent(*router)});
   table.add({"images/s", fixed(e.images_per_second, 1)});
   table.print();
   if (!o.per_class) return;

@@ -2,10 +2,11 @@
 #include <iostream>
 
 #include "cli/commands.h"
-#include "cli/model_file.h"
 #include "cli/output.h"
 #include "engine/io/printable.h"
 #include "models/flops.h"
+#include "models/weights.h"
+#include "train/trainer.h"
 
 namespace tessera::cli {
 namespace {

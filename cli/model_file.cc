@@ -31,12 +31,6 @@ std::string ModelFile::class_name(int64_t k) const {
   return classes.empty() ? text("class ", k) : classes[size_t(k)];
 }
 
-std::string weights_path(const std::string& file_or_folder) {
-  std::error_code ignored;
-  return std::filesystem::is_directory(file_or_folder, ignored) ? RunFiles{file_or_folder}.last()
-                                                                : file_or_folder;
-}
-
 ModelFile load_model_file(const std::string& file_or_folder) {
   ModelFile result;
   result.path = weights_path(file_or_folder);

@@ -26,9 +26,6 @@ struct ModelFile {
   std::string class_name(int64_t k) const;
 };
 
-// The checkpoint of a run's folder, or the path itself.
-std::string weights_path(const std::string& file_or_folder);
-
 ModelFile load_model_file(const std::string& file_or_folder);
 
 // `given`, or else the folder that the model was trained on as its file remembers it; empty where it is gone.

@@ -229,8 +229,7 @@ class Reproduction {
       if (result.interrupted) throw Interrupted{result.interrupted};
       outcome.top1 = result.test.top1;
       outcome.seconds = result.seconds;
-      if (const auto found = result.test.notes.find("router.accuracy"); found != result.test.notes.end())
-        outcome.router = found->second[0];
+      outcome.router = result.test.router_accuracy();
       if (arm.fuse) {
         outcome.mixture = result.test.top1;
         outcome.top1 = fused_top1(settings, RunFiles{folder}.model());

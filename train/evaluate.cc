@@ -8,6 +8,11 @@
 
 namespace tessera {
 
+std::optional<double> Evaluation::router_accuracy() const {
+  const auto found = notes.find("router.accuracy");
+  return found == notes.end() ? std::nullopt : std::optional(found->second[0]);
+}
+
 Evaluation evaluate(Replicas& replicas, const Dataset& data, const Normalization& normalization,
                     int64_t classes, int64_t batch, int64_t limit, int workers, const Votes& votes) {
   const int64_t K = classes;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "data/dataset.h"
@@ -18,6 +19,9 @@ struct Evaluation {
   std::vector<double> class_accuracy;  // (K); NaN where a class has no sample
   double images_per_second = 0;
   Notes notes = {};
+
+  // How often Mobile V-MoE's router finds the super-class (nn/moe/image_router); nothing without any.
+  std::optional<double> router_accuracy() const;
 };
 
 // Votes of a sample: the mean of the logits of `count` augmented ones (Point-BERT's test on point clouds

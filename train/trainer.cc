@@ -359,6 +359,12 @@ LoaderOptions training_options(const RunConfig& c, const Shape& shape, const Nor
           .workers = c.data.workers};
 }
 
+std::string weights_path(const std::string& file_or_folder) {
+  std::error_code ignored;
+  return std::filesystem::is_directory(file_or_folder, ignored) ? RunFiles{file_or_folder}.last()
+                                                                : file_or_folder;
+}
+
 RunResult train(const RunConfig& given, const std::string& folder, Progress progress) {
   RunConfig config = given;
   validate(config);
@@ -371,10 +377,9 @@ RunResult train(const RunConfig& given, const std::string& folder, Progress prog
   TESSERA_CHECK_AS(Exit::usage, !std::filesystem::exists(folder) || std::filesystem::is_empty(folder, error),
                    folder, ": is not empty; name another folder, or go on with that run by --resume ",
                    folder);
-  if (std::filesystem::is_directory(config.train.init, error))
-    config.train.init = RunFiles{config.train.init}.last();
   if (!config.train.init.empty())
-    config.train.init = std::filesystem::absolute(config.train.init).lexically_normal().string();
+    config.train.init =
+        std::filesystem::absolute(weights_path(config.train.init)).lexically_normal().string();
   fill_superclasses(config);
   Run run(config, folder, progress);
   if (!config.train.init.empty()) run.start_from(SafetensorsFile(config.train.init));

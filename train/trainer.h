@@ -26,6 +26,9 @@ struct RunFiles {
   std::string ema() const { return folder + "/ema.safetensors"; }
 };
 
+// The checkpoint of a run's folder, or the path itself.
+std::string weights_path(const std::string& file_or_folder);
+
 struct RunResult {
   int64_t steps = 0;
   double seconds = 0;            // of this process's steps, without evaluation
