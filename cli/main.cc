@@ -22,16 +22,23 @@ const std::vector<Command>& commands() {
 
 namespace {
 
-std::string help() {
-  std::string out =
-      "Tessera trains Vision Transformers whose feed-forward layers are experts, averages the experts after\n"
-      "every step, and fuses them into a plain ViT.\n\n"
-      "  tessera VERB ...          does it\n"
-      "  tessera VERB --help       explains it\n"
-      "  tessera --version\n\nVerbs\n";
+// A line each of the verbs whose names begin so.
+std::string verbs(const std::string& first = {}) {
+  std::string lines;
   for (const Command& command : commands())
-    out += "  " + command.name + std::string(17 - command.name.size(), ' ') + command.summary + '\n';
-  return out + R"(
+    if (command.name.starts_with(first))
+      lines += "  " + command.name + std::string(17 - command.name.size(), ' ') + command.summary + '\n';
+  return lines;
+}
+
+std::string help() {
+  return "Tessera trains Vision Transformers whose feed-forward layers are experts, averages the experts "
+         "after\n"
+         "every step, and fuses them into a plain ViT.\n\n"
+         "  tessera VERB ...          does it\n"
+         "  tessera VERB --help       explains it\n"
+         "  tessera --version\n\nVerbs\n" +
+         verbs() + R"(
 From images to a fused model
   tessera check --preset fashion-mnist --preview sheet.png
   tessera train --preset fashion-mnist-ewa --out runs/ewa
@@ -42,8 +49,9 @@ From images to a fused model
   tessera info vit.safetensors
 
 Results go to standard output (as JSON with --json), progress and errors to standard error.
-Exit codes: 0 done, 1 other failure, 2 usage or configuration, 3 data, 4 weights or checkpoint file,
-5 training diverged, 6 device or memory, 7 a check of the result failed, 130 and 143 interrupted after saving.
+Exit codes: 0 done, 1 other failure, 2 usage or configuration, 3 data, 4 weights or checkpoint file or
+one that cannot be written, 5 training diverged, 6 device or memory, 7 a check of the result failed, 130 and 143
+interrupted after saving.
 )";
 }
 
@@ -73,6 +81,10 @@ int run(std::vector<std::string> words) {
   }
   if (words[0] == "--version") {
     std::cout << "tessera " TESSERA_VERSION "\n";
+    return 0;
+  }
+  if (words[0] == "study" && (words.size() == 1 || words[1] == "--help" || words[1] == "-h")) {
+    std::cout << "Studies; `tessera study STUDY --help` explains one\n" << verbs("study ");
     return 0;
   }
   const Command& command = take_command(words);

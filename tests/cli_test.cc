@@ -135,6 +135,13 @@ TEST_CASE("help and lists") {
     CHECK(contains(own.out, std::string("tessera ") + verb));
     CHECK(place.run({"help", verb}).out == own.out);
   }
+  const Finished studies = place.run({"study"});
+  CHECK(studies.code == 0);
+  CHECK(contains(studies.out, "\n  study diversity"));
+  CHECK_FALSE(contains(studies.out, "train"));
+  for (const Words& words : {Words{"study", "--help"}, Words{"help", "study"}})
+    CHECK(place.run(words).out == studies.out);
+  CHECK(place.run({"study", "nothing"}).code == 2);
   CHECK(place.run({"--version"}).out == "tessera " TESSERA_VERSION "\n");
   for (const auto& [what, key] :
        {std::pair{"models", "name"}, {"presets", "name"}, {"keys", "key"}, {"ops", "op"}}) {
@@ -262,6 +269,10 @@ TEST_CASE("class names reach the terminal without control characters") {
     CHECK_FALSE(contains(shown.out, "\x1b"));
     CHECK_FALSE(contains(shown.out, "\xc2\x9b"));
   }
+  const Finished unwritten = run_program(
+      {"superclass", path("run"), "--split", "test", "--experts", "2", "-o", path("nowhere/groups.toml")});
+  CHECK(unwritten.code == 4);
+  CHECK(contains(unwritten.err, "cannot write"));
 }
 
 TEST_CASE("bad files and folders") {

@@ -16,7 +16,7 @@ enum class Exit {
   other = 1,
   usage = 2,         // command line or configuration
   data = 3,          // data set or image
-  file = 4,          // weights or checkpoint
+  file = 4,          // weights or checkpoint; a file that cannot be written
   diverged = 5,      // a value that is not finite
   device = 6,        // device or memory
   verification = 7,  // a check of our own result failed
