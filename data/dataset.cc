@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <numeric>
 
 #include "data/cifar.h"
 #include "data/hdf5.h"
@@ -12,6 +13,7 @@
 #include "data/names.h"
 #include "data/npy.h"
 #include "data/point_clouds.h"
+#include "data/proportion.h"
 #include "engine/base/check.h"
 
 namespace tessera {
@@ -150,6 +152,23 @@ std::vector<int32_t> class_labels(const std::vector<int64_t>& labels, int64_t cl
   return {labels.begin(), labels.end()};
 }
 
+// Into an order of which the first N, which data.limit keeps, have every class: given are clouds of `size`
+// numbers that are sorted by class.
+void mix_classes(std::vector<float>& points, std::vector<int32_t>& labels, size_t classes, size_t size) {
+  std::vector<size_t> sizes(classes), begins(classes);
+  for (const int32_t label : labels) ++sizes[size_t(label)];
+  std::exclusive_scan(sizes.begin(), sizes.end(), begins.begin(), size_t{0});
+  std::vector<float> mixed;
+  mixed.reserve(points.size());
+  labels.clear();
+  for (const ClassPlace& place : in_proportion(sizes)) {
+    const auto cloud = points.begin() + int64_t((begins[place.k] + place.i) * size);
+    mixed.insert(mixed.end(), cloud, cloud + int64_t(size));
+    labels.push_back(int32_t(place.k));
+  }
+  points = std::move(mixed);
+}
+
 Dataset load_npy_clouds(const fs::path& points_file, const fs::path& labels_file, const fs::path& names) {
   const std::string points_name = points_file.string(), labels_name = labels_file.string();
   NpyArray<float> points = parse_npy_floats(read_file(points_file), points_name, 3);
@@ -160,6 +179,8 @@ Dataset load_npy_clouds(const fs::path& points_file, const fs::path& labels_file
   set.name = "point-clouds";
   set.class_names = read_names(names);
   set.labels = class_labels(labels.values, set.classes(), labels_name);
+  if (std::is_sorted(set.labels.begin(), set.labels.end()))
+    mix_classes(points.values, set.labels, size_t(set.classes()), size_t(points.shape.count(1, 3)));
   set.samples = std::make_shared<PointClouds>(points.shape, std::move(points.values));
   return set;
 }

@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "data/names.h"
+#include "data/proportion.h"
 #include "engine/base/check.h"
 #include "engine/io/printable.h"
 
@@ -73,17 +74,9 @@ std::vector<std::string> images_in(const fs::path& folder, const std::string& pr
 
 // Into the order of ImageFiles; by_class[k] are the files of class k.
 void take_in_proportion(const std::vector<std::vector<std::string>>& by_class, ImageFiles& to) {
-  struct Place {
-    size_t i, k;  // file i of class k
-  };
-  std::vector<Place> places;
-  for (size_t k = 0; k < by_class.size(); ++k)
-    for (size_t i = 0; i < by_class[k].size(); ++i) places.push_back({i, k});
-  // By (i + 1/2) / size of the class.
-  std::stable_sort(places.begin(), places.end(), [&](const Place& a, const Place& b) {
-    return (2 * a.i + 1) * by_class[b.k].size() < (2 * b.i + 1) * by_class[a.k].size();
-  });
-  for (const Place& place : places) {
+  std::vector<size_t> sizes;
+  for (const std::vector<std::string>& files : by_class) sizes.push_back(files.size());
+  for (const ClassPlace& place : in_proportion(sizes)) {
     to.files.push_back(by_class[place.k][place.i]);
     to.labels.push_back(int32_t(place.k));
   }

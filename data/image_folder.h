@@ -10,9 +10,8 @@
 
 namespace tessera {
 
-// The files of one split, each class's sorted by the bytes of their names, and the classes mixed so that the
-// first N files, and the last N, have of every class in proportion to its size. Of classes of one size: the
-// first of each, the second of each, and so on.
+// The files of one split, each class's sorted by the bytes of their names, and the classes in proportion
+// (data/proportion.h).
 struct ImageFiles {
   std::filesystem::path folder;
   std::vector<std::string> files = {};  // below the folder

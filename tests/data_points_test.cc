@@ -83,6 +83,27 @@ TEST_CASE("point clouds from .npy files, with the names of their classes") {
   bad("classes.txt", "no such file");
 }
 
+TEST_CASE("clouds that are sorted by class are mixed in proportion, others stay in their order") {
+  const TempFolder folder;
+  const std::vector<float> points = random_points(9 * 2 * 3);
+  folder.write("train_points.npy", npy("<f4", "(9, 2, 3)", points));
+  folder.write("classes.txt", text_bytes("bed\nchair\ndoor\nsofa\n"));
+  const auto check_order = [&](const std::vector<uint8_t>& labels, const std::vector<size_t>& order) {
+    folder.write("train_labels.npy", npy<uint8_t>("|u1", "(9,)", labels));
+    const Dataset set = load_dataset(folder.path(), Split::train);
+    const auto preparation = set.samples->preparation({});
+    for (size_t i = 0; i < order.size(); ++i) {
+      CAPTURE(i);
+      CHECK(set.labels[i] == labels[order[i]]);
+      const auto cloud = points.begin() + int64_t(order[i] * 6);
+      CHECK(prepared(*preparation, int64_t(i), {}) == std::vector<float>(cloud, cloud + 6));
+    }
+  };
+  // Places of bed (2i + 1) / 12, of chair (2i + 1) / 4, of sofa 1 / 2; no door.
+  check_order({0, 0, 0, 0, 0, 0, 1, 1, 3}, {0, 1, 6, 2, 8, 3, 4, 7, 5});
+  check_order({0, 0, 0, 0, 0, 0, 1, 3, 1}, {0, 1, 2, 3, 4, 5, 6, 7, 8});
+}
+
 TEST_CASE("a model that takes fewer points gets the farthest, and in training a random part of some more") {
   const int64_t n = 300, P = 60, taken = 32, kept = 38;  // of 1024, 1200
   const PointClouds clouds(Shape{n, P, 3}, random_points(n * P * 3));
