@@ -41,8 +41,9 @@ struct ReproduceOptions {
 struct Outcome {
   double top1 = 0;                // of the model that counts: fused, where the arm says so
   std::optional<double> mixture;  // before fusing
+  std::optional<double> voted;    // by votes, of the model that counts
   std::optional<double> router;   // share of the images whose super-class it finds
-  double seconds = 0;
+  std::optional<double> seconds;  // of a run done in one go
   bool diverged = false;
   std::string made;  // when, where and by what
 };
@@ -80,9 +81,10 @@ std::string made_here(const Device& device) {
 }
 
 nlohmann::ordered_json to_json(const Outcome& outcome) {
-  nlohmann::ordered_json json{
-      {"top1", outcome.top1}, {"seconds", outcome.seconds}, {"diverged", outcome.diverged}};
+  nlohmann::ordered_json json{{"top1", outcome.top1}, {"diverged", outcome.diverged}};
+  if (outcome.seconds) json["seconds"] = *outcome.seconds;
   if (outcome.mixture) json["mixture_top1"] = *outcome.mixture;
+  if (outcome.voted) json["voted_top1"] = *outcome.voted;
   if (outcome.router) json["router_accuracy"] = *outcome.router;
   if (!outcome.made.empty()) json["made"] = outcome.made;
   return json;
@@ -100,12 +102,9 @@ std::optional<Outcome> read_outcome(const std::string& folder) {
   const auto number = [&](const char* key) {
     return json.contains(key) ? std::optional(json[key].get<double>()) : std::nullopt;
   };
-  return Outcome{json["top1"],
-                 number("mixture_top1"),
-                 number("router_accuracy"),
-                 json.value("seconds", 0.0),
-                 json.value("diverged", false),
-                 json.value("made", "")};
+  return Outcome{
+      json["top1"],      number("mixture_top1"),        number("voted_top1"),  number("router_accuracy"),
+      number("seconds"), json.value("diverged", false), json.value("made", "")};
 }
 
 // What stops the whole command between two steps.
@@ -113,15 +112,18 @@ struct Interrupted {
   int signal;
 };
 
-double fused_top1(const RunConfig& config, const std::string& weights) {
+// Of a run's weights, fused or as they are.
+double final_top1(const RunConfig& config, const std::string& weights, bool fused, const Votes& votes) {
   const SafetensorsFile file(weights);
-  const auto fused = fuse(*load_model(file));
+  auto model = load_model(file);
+  if (fused) model = fuse(*model);
   const Device device = device_by_name(config.train.device);
-  fused->parameters().move_to(device);
+  model->parameters().move_to(device);
   const Device::Scope there(device);
   const Dataset test = load_dataset(config.data.folder, Split::test, config.data.name);
-  Replicas replicas(*fused, {});
-  return evaluate(replicas, test, normalization(test.name), config.model.classes, 256, config.data.test_limit)
+  Replicas replicas(*model, {});
+  return evaluate(replicas, test, normalization(test.name), config.model.classes, 256, config.data.test_limit,
+                  0, votes)
       .top1;
 }
 
@@ -228,12 +230,15 @@ class Reproduction {
       const RunResult result = begun ? resume(folder, progress) : train(settings, folder, progress);
       if (result.interrupted) throw Interrupted{result.interrupted};
       outcome.top1 = result.test.top1;
-      outcome.seconds = result.seconds;
+      if (!begun) outcome.seconds = result.seconds;
       outcome.router = result.test.router_accuracy();
       if (arm.fuse) {
         outcome.mixture = result.test.top1;
-        outcome.top1 = fused_top1(settings, RunFiles{folder}.model());
+        outcome.top1 = final_top1(settings, RunFiles{folder}.model(), true, {});
       }
+      if (recipe_.votes > 1)
+        outcome.voted = final_top1(settings, RunFiles{folder}.model(), arm.fuse,
+                                   {recipe_.votes, settings.train.seed, settings.data.cloud});
     } catch (const Error& error) {
       if (error.code() != Exit::diverged) throw;
       std::cerr << error.what() << std::endl;  // a result as well
@@ -271,22 +276,24 @@ struct Statistics {
 // Columns that nothing stands in are left out.
 std::vector<std::vector<std::string>> table_of(const Recipe& recipe,
                                                const std::vector<std::vector<Outcome>>& outcomes) {
-  std::vector<std::vector<std::string>> rows{
-      {"", "top-1 %", "before fusing", "difference", "router %", "reported", "time a run"}};
+  std::vector<std::vector<std::string>> rows{{"", "top-1 %", text("by ", recipe.votes, " votes"),
+                                              "before fusing", "difference", "router %", "reported",
+                                              "time a run"}};
   for (size_t a = 0; a < recipe.arms.size(); ++a) {
     const RecipeArm& arm = recipe.arms[a];
     const auto beside = size_t(
         std::find_if(recipe.arms.begin(), recipe.arms.begin() + long(a),
                      [&](const RecipeArm& b) { return arm.compare_to.empty() || b.name == arm.compare_to; }) -
         recipe.arms.begin());
-    std::vector<double> top1, mixture, paired, router, seconds;
+    std::vector<double> top1, voted, mixture, paired, router, seconds;
     size_t diverged = 0;
     for (size_t s = 0; s < outcomes[a].size(); ++s) {
       const Outcome &own = outcomes[a][s], &other = outcomes[beside][s];
       diverged += own.diverged;
       if (own.diverged) continue;
       top1.push_back(own.top1);
-      seconds.push_back(own.seconds);
+      if (own.seconds) seconds.push_back(*own.seconds);
+      if (own.voted) voted.push_back(*own.voted);
       if (own.mixture) mixture.push_back(*own.mixture);
       if (own.router) router.push_back(*own.router);
       if (beside != a && !other.diverged) paired.push_back(own.top1 - other.top1);
@@ -295,8 +302,9 @@ std::vector<std::vector<std::string>> table_of(const Recipe& recipe,
     if (diverged > 0) measured += text(" (", plural(diverged, "run"), " diverged)");
     std::string difference = Statistics(paired).percent("+");
     if (!arm.compare_to.empty() && !paired.empty()) difference += " to " + arm.compare_to;
-    rows.push_back({arm.name, measured, Statistics(mixture).percent(), difference,
-                    Statistics(router).percent(), arm.reported ? fixed(*arm.reported, 2) : "not known to us",
+    rows.push_back({arm.name, measured, Statistics(voted).percent(), Statistics(mixture).percent(),
+                    difference, Statistics(router).percent(),
+                    arm.reported ? fixed(*arm.reported, 2) : "not known to us",
                     seconds.empty() ? "-" : duration(Statistics(seconds).mean)});
   }
   for (size_t c = rows[0].size(); c-- > 0;)

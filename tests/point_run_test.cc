@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/base/rng.h"
+#include "engine/io/atomic_file.h"
 #include "tests/npy_files.h"
 #include "tests/process.h"
 
@@ -83,6 +84,53 @@ TEST_CASE("a run on point clouds learns, goes on to the bit, fuses and takes vot
   CHECK(eval({"--votes", "5", "--seed", "1"}).second != votes.second);
   CHECK(run_program({"predict", fused, "--index", "0", "1"}).code == 0);
   CHECK(run_program({"predict", fused, "picture.png"}).code == 2);
+}
+
+TEST_CASE("a recipe of point clouds has votes in its table, of the fused model") {
+  if (no_program()) return;
+  const CloudSet set;
+  const ScratchFolder runs;
+  const std::string recipe = R"(
+title = "clouds"
+votes = 5
+[run.model]
+name = "point_transformer_small"
+classes = 3
+dim = 16
+depth = 2
+heads = 2
+points = { count = 16, groups = 5, group_size = 4, width = 16 }
+moe = { blocks = "every-2", experts = 3 }
+[run.data]
+name = "point-clouds"
+cloud = { scale = 1.5, shift = 0.2 }
+[run.train]
+batch = 16
+epochs = 10
+seed = 3
+[run.optim]
+lr = 3e-3
+[[arm]]
+name = "mixture"
+fuse = true
+)";
+  write_file_atomically(runs / "r.toml", recipe);
+  const Finished table = run_program({"reproduce", runs / "r.toml", "--data", set.folder.path(), "--seeds",
+                                      "1", "--out", runs / "out", "--json", "--quiet"});
+  INFO(table.err);
+  REQUIRE(table.code == 0);
+  const auto run = nlohmann::json::parse(table.out)["arms"][0]["runs"][0];
+  CHECK(Process::read(runs / "out/r-tiny/table.md").find("| by 5 votes |") != std::string::npos);
+
+  const std::string fused = runs / "fused.safetensors";
+  REQUIRE(run_program({"fuse", runs / "out/r-tiny/mixture-seed0/model.safetensors", "-o", fused}).code == 0);
+  const auto eval = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> words{"eval", fused, "--json"};
+    words.insert(words.end(), more.begin(), more.end());
+    return nlohmann::json::parse(run_program(words).out)["top1"];
+  };
+  CHECK(run["top1"] == eval({}));
+  CHECK(run["voted_top1"] == eval({"--votes", "5", "--seed", "3"}));
 }
 
 }  // namespace

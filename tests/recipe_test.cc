@@ -151,6 +151,10 @@ TEST_CASE("what is wrong with a recipe is named") {
   CHECK(error_of(head + "[[arm]]\nname='a'\nonly='large'\n") ==
         "recipe r, arm 1: only is 'large', not tiny or full");
   CHECK(error_of(head + arm + "[full]\npreset='deit'\n").find("recipe r: full is over no preset: ") == 0);
+  CHECK(error_of("votes=10\n" + head + arm) ==
+        "recipe r: votes is 10: at least 1, and more for point clouds alone");
+  CHECK(error_of("votes=0\n" + head + arm) ==
+        "recipe r: votes is 0: at least 1, and more for point clouds alone");
   CHECK(error_of("title = \n").find("recipe r:1:") == 0);
 }
 

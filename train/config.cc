@@ -321,6 +321,25 @@ warmup_epochs = 30
 [train]
 epochs = 300
 )";
+  // Ours: minutes on one core.
+  static const std::string cifar_tiny = R"(
+[model]
+name = "vit_small_image_32"
+patch = 8
+dim = 64
+depth = 6
+heads = 4
+[data]
+folder = "data/cifar-100-binary"
+flip = true
+padding = 4
+limit = 10000
+test_limit = 2000
+[schedule]
+warmup_epochs = 1
+[train]
+epochs = 5
+)";
   // DeiT (arXiv 2012.12877). Its jitter of 0.3 is inactive beside RandAugment.
   static const std::string deit = R"(
 [model]
@@ -349,6 +368,36 @@ epochs = 300
 batch = 1024
 ema = 0.99996
 )";
+  // ViT's own (arXiv 2010.11929), as we recall it: 10,000 steps of warm-up are 32 epochs.
+  static const std::string vit = R"(
+[model]
+name = "vit_tiny_patch16_224"
+drop_path = 0.0
+dropout = 0.1
+[data]
+folder = "data/imagenet"
+flip = true
+workers = 16
+[data.augment]
+resized_crop = true
+policy = "none"
+erase = 0.0
+mixup = 0.0
+cutmix = 0.0
+repeats = 1
+[optim]
+lr = 3e-3
+weight_decay = 0.3
+[schedule]
+warmup_epochs = 32
+min_lr = 0.0
+[train]
+epochs = 300
+batch = 4096
+label_smoothing = 0.0
+clip = 1.0
+ema = 0.0
+)";
   static const std::string experts = R"(
 [model.moe]
 blocks = "every-2"
@@ -359,7 +408,10 @@ blocks = "every-2"
       {"cifar100", "ViT on CIFAR-100: 100 epochs, AdamW, crop and flip", cifar},
       {"cifar100-ewa", "the same with random-partition experts, averaged every step", cifar + experts},
       {"cifar100-full", "the published recipe for small images: 300 epochs, all augmentations", cifar_full},
+      {"cifar100-tiny", "a fifth of the images, a model and 5 epochs for one core: what recipes take as tiny",
+       cifar_tiny},
       {"deit-imagenet", "DeiT-Ti on ImageNet as an image folder: 300 epochs, all augmentations", deit},
+      {"vit-imagenet", "ViT-Ti by ViT's own recipe: 300 epochs, dropout, few augmentations", vit},
   };
   return list;
 }

@@ -138,6 +138,7 @@ Recipe parse_recipe(const std::string& source, const std::string& name) {
                 whole.words("paper"),
                 whole.words("notes"),
                 whole.words("measured"),
+                whole.value<int64_t>("votes").value_or(1),
                 whole.settings("run"),
                 whole.settings("tiny"),
                 whole.settings("full"),
@@ -177,7 +178,12 @@ Recipe parse_recipe(const std::string& source, const std::string& name) {
   whole.finish();
   if (recipe.arms.empty()) whole.wrong("arm", "is missing: a recipe has at least one [[arm]]");
   for (const Scale scale : {Scale::tiny, Scale::full})
-    for (const RecipeArm& arm : arms_at(recipe, scale)) validate(config_of(recipe, arm, scale));
+    for (const RecipeArm& arm : arms_at(recipe, scale)) {
+      const RunConfig config = config_of(recipe, arm, scale);
+      validate(config);
+      if (recipe.votes < 1 || (recipe.votes > 1 && !config.model.is_of_points()))
+        whole.wrong("votes", text("is ", recipe.votes, ": at least 1, and more for point clouds alone"));
+    }
   return recipe;
 }
 

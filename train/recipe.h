@@ -3,6 +3,7 @@
 //
 //   title, paper, notes       what it is, where from, and what in it is our choice
 //   measured                  what we measured with it, on which machine and at what cost, in short
+//   votes                     of point clouds: the accuracy by that many votes is in the table too
 //   [run]                     settings of all runs, as in a file for `tessera train -c`; where there is a
 //                             preset = "NAME", over that preset's
 //   [tiny]  [full]            the same of the two scales, over those
@@ -47,6 +48,7 @@ struct RecipeAxis {
 
 struct Recipe {
   std::string name, title, paper, notes, measured;
+  int64_t votes = 1;
   std::vector<std::string> run, tiny, full;  // as an arm's
   std::vector<RecipeAxis> axes;
   std::vector<RecipeArm> arms;  // of axes: the last one varies first
