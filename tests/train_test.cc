@@ -3,9 +3,12 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cmath>
+#include <nlohmann/json.hpp>
+#include <sstream>
 #include <thread>
 
 #include "engine/base/parallel.h"
@@ -65,6 +68,30 @@ double largest_difference(const Tensor& a, const Tensor& b) {
   double most = 0;
   for (int64_t i = 0; i < a.count(); ++i) most = worst(most, std::abs(a.at(i) - b.at(i)));
   return most;
+}
+
+TEST_CASE("the best weights are those of the best evaluation, though the run goes on") {
+  if (no_program()) return;
+  const TinySet set;
+  const ScratchFolder runs;
+  // The rate rises until nothing is learned any more.
+  const Finished run = run_program(
+      train_command(set, runs / "run",
+                    {"--lr", "1", "--set", "schedule.warmup_epochs=6", "--set", "train.epochs=6", "--json"}));
+  INFO(run.err);
+  REQUIRE(run.code == 0);
+  std::istringstream log(Process::read(runs / "run/log.jsonl"));
+  double best = 0, last = 0;
+  for (std::string line; std::getline(log, line);)
+    if (const auto json = nlohmann::json::parse(line); json.contains("test_top1"))
+      best = std::max(best, last = json["test_top1"]);
+  CHECK(best > last);
+  const auto top1 = [&](const char* file) {
+    return nlohmann::json::parse(
+        run_program({"eval", runs / (std::string("run/") + file), "--json"}).out)["top1"];
+  };
+  CHECK(top1("best.safetensors") == best);
+  CHECK(top1("model.safetensors") == last);
 }
 
 TEST_CASE("cutting a batch over workers and micro-batches changes a step only by rounding") {
