@@ -38,14 +38,16 @@ struct Key {
   cudaDataType_t operands, result;
   cublasLtEpilogue_t epilogue;
   bool transpose_a, transpose_b, adds, tf32;
-  int64_t m, n, k, lda, ldb, ldc, count, stride_a, stride_b, stride_c;
+  int64_t m, n, k, lda, ldb, ldc, count, stride_a, stride_b, stride_c, stride_vector;
   std::array<unsigned, 3> alignment;  // of a, b and c, in bytes
   auto operator<=>(const Key&) const = default;
 };
 
-unsigned alignment(const void* at) {
+// That of all products' operands, `stride` from one another.
+template <class T>
+unsigned alignment(const T* at, int64_t stride) {
   unsigned bytes = 16;  // what vector loads need; a plan must not depend on where the arena put a block
-  while (reinterpret_cast<uintptr_t>(at) % bytes != 0) bytes /= 2;
+  while ((reinterpret_cast<uintptr_t>(at) | uintptr_t(stride) * sizeof(T)) % bytes != 0) bytes /= 2;
   return bytes;
 }
 
@@ -64,7 +66,10 @@ class Plan {
     set(CUBLASLT_MATMUL_DESC_TRANSA, key.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
     set(CUBLASLT_MATMUL_DESC_TRANSB, key.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
     set(CUBLASLT_MATMUL_DESC_EPILOGUE, key.epilogue);
-    if (vector) set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, vector);  // the heuristic may look at it
+    if (vector) {  // the heuristic may look at it
+      set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, vector);
+      set(CUBLASLT_MATMUL_DESC_BIAS_BATCH_STRIDE, key.stride_vector);
+    }
     const auto layout = [&](cublasLtMatrixLayout_t& made, cudaDataType_t type, int64_t rows, int64_t columns,
                             int64_t ld, int64_t stride) {
       TESSERA_CUBLAS_CALL(cublasLtMatrixLayoutCreate(&made, type, uint64_t(rows), uint64_t(columns), ld));
@@ -160,29 +165,32 @@ Products& products() {
   return *slot;
 }
 
-// C's rows start as what is added to, with the bias.
+// C's rows, of each product, start as what is added to, with the bias.
 template <class Out>
 struct Start {
-  int64_t n, ldc;
+  int64_t m, n, ldc, stride_c, stride_bias;
   Wide<Out> beta;
   const Out *before, *bias;
   Out* c;
   TESSERA_FN void operator()(int64_t i) const {
     using W = Wide<Out>;
-    const int64_t at = i / n * ldc + i % n;
-    c[at] = (beta == W(0) ? W(0) : beta * W(before[at])) + (bias ? W(bias[i % n]) : W(0));
+    const int64_t product = i / (m * n), row = i / n % m, j = i % n;
+    const int64_t at = product * stride_c + row * ldc + j;
+    const W start = beta == W(0) ? W(0) : beta * W(before[at]);
+    c[at] = start + (bias ? W(bias[product * stride_bias + j]) : W(0));
   }
 };
 
 template <class T, class Out>
-void start(const Gemm<T, Out>& g) {
-  elements(g.m * g.n, Start<Out>{g.n, g.ldc, g.addend ? 1 : g.beta, before(g), g.bias, g.c});
+void start(const Gemm<T, Out>& g, const GemmBatch& batch) {
+  elements(batch.count * g.m * g.n, Start<Out>{g.m, g.n, g.ldc, batch.stride_c, batch.stride_vector,
+                                               g.addend ? 1 : g.beta, before(g), g.bias, g.c});
 }
 
-// Leaves a product without a bias that is added to C.
+// Leaves products without a bias that are added to C.
 template <class T, class Out>
-void start_first(Gemm<T, Out>& g) {
-  start(g);
+void start_first(Gemm<T, Out>& g, const GemmBatch& batch) {
+  start(g, batch);
   g.bias = g.addend = nullptr;
   g.beta = 1;
 }
@@ -196,12 +204,17 @@ struct ColumnTerms {
 };
 
 template <class T, class Out>
-void sum_a(const Gemm<T, Out>& g) {
-  tessera::column_sums<Wide<T>, 1>(g.k, g.m, {g.a_sums}, {0}, ColumnTerms<T>{g.lda, g.a});
+void sum_a(const Gemm<T, Out>& g, const GemmBatch& batch) {
+  for (int64_t i = 0; i < batch.count; ++i)
+    tessera::column_sums<Wide<T>, 1>(g.k, g.m, {g.a_sums + i * batch.stride_vector}, {0},
+                                     ColumnTerms<T>{g.lda, g.a + i * batch.stride_a});
 }
 
 // Whether an epilogue may read or write it as it likes to.
-bool fits_epilogue(const void* vector) { return alignment(vector) == 16; }
+template <class T>
+bool fits_epilogue(const T* vector, const GemmBatch& batch) {
+  return alignment(vector, batch.stride_vector) == 16;
+}
 
 // Does nothing, and says so, where cuBLASLt has no algorithm for it. `vector` as in Plan::run.
 template <class T, class Out>
@@ -225,7 +238,9 @@ bool multiply(const Gemm<T, Out>& g, const GemmBatch& batch, cublasLtEpilogue_t 
                 batch.stride_a,
                 batch.stride_b,
                 batch.stride_c,
-                {alignment(g.a), alignment(g.b), std::min(alignment(before(g)), alignment(g.c))}};
+                vector ? batch.stride_vector : 0,
+                {alignment(g.a, batch.stride_a), alignment(g.b, batch.stride_b),
+                 std::min(alignment(before(g), batch.stride_c), alignment(g.c, batch.stride_c))}};
   std::unique_ptr<Plan>& plan = own.plans[key];
   if (!plan) plan = std::make_unique<Plan>(own.lt, key, Products::kWorkspace, vector);
   if (plan->possible()) plan->run(own.lt, g, vector, own.workspace, Products::kWorkspace, context().stream);
@@ -236,24 +251,25 @@ template <class T, class Out>
 void multiply(const Gemm<T, Out>& given, const GemmBatch& batch) {
   Gemm<T, Out> g = given;
   if (g.bias) {
-    const bool fits = g.n > 1 && g.k > 1 && fits_epilogue(g.bias);
+    const bool fits = g.n > 1 && g.k > 1 && fits_epilogue(g.bias, batch);
     if (fits && multiply(g, batch, CUBLASLT_EPILOGUE_BIAS, g.bias)) return;
-    start_first(g);
+    start_first(g, batch);
   }
   if (g.a_sums) {
-    const bool fits = kDataType<Out> == CUDA_R_32F && fits_epilogue(g.a_sums);  // sums of C's type
+    // The epilogue's sums have C's type.
+    const bool fits = kDataType<Out> == CUDA_R_32F && fits_epilogue(g.a_sums, batch);
     if (fits && multiply(g, batch, CUBLASLT_EPILOGUE_BGRADB, g.a_sums)) return;
-    sum_a(g);
+    sum_a(g, batch);
   }
   TESSERA_CHECK_AS(Exit::device, multiply(g, batch, CUBLASLT_EPILOGUE_DEFAULT, nullptr),
-                   "CUDA: cuBLASLt has no algorithm for the product (m,n,k) = (", g.m, ",", g.n, ",", g.k,
-                   ") with lda ", g.lda, ", ldb ", g.ldb, ", ldc ", g.ldc);
+                   "CUDA: cuBLASLt has no algorithm for ", batch.count, " of the product (m,n,k) = (", g.m,
+                   ",", g.n, ",", g.k, ") with lda ", g.lda, ", ldb ", g.ldb, ", ldc ", g.ldc);
 }
 
 void multiply(const Gemm<double>& given, const GemmBatch& batch) {
   Gemm<double> g = given;
-  if (g.bias || g.addend) start_first(g);  // cuBLAS knows neither
-  if (g.a_sums) sum_a(g);
+  if (g.bias || g.addend) start_first(g, batch);  // cuBLAS knows neither
+  if (g.a_sums) sum_a(g, batch);
   const double alpha = 1;
   check(cublasDgemmStridedBatched(products().blas, g.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N,
                                   g.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N, int(g.n), int(g.m), int(g.k),
@@ -264,23 +280,16 @@ void multiply(const Gemm<double>& given, const GemmBatch& batch) {
 
 }  // namespace
 
-template <class T>
-void gemm(const Gemm<T>& g, const GemmBatch& batch) {
-  multiply(g, batch);
-}
-
 template <class T, class Out>
-void gemm(const Gemm<T, Out>& g) {
-  if (g.k > 0) return multiply(g, {});
-  start(g);
-  if (g.a_sums) sum_a(g);
+void gemm(const Gemm<T, Out>& g, const GemmBatch& batch) {
+  if (g.k > 0) return multiply(g, batch);
+  start(g, batch);
+  if (g.a_sums) sum_a(g, batch);
 }
 
-template void gemm(const Gemm<float>&);
-template void gemm(const Gemm<double>&);
-template void gemm(const Gemm<bf16>&);
-template void gemm(const Gemm<bf16, float>&);
 template void gemm(const Gemm<float>&, const GemmBatch&);
 template void gemm(const Gemm<double>&, const GemmBatch&);
+template void gemm(const Gemm<bf16>&, const GemmBatch&);
+template void gemm(const Gemm<bf16, float>&, const GemmBatch&);
 
 }  // namespace tessera::cuda

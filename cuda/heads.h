@@ -42,8 +42,8 @@ struct Heads : AttentionShape {
 // Calls f.operator()<kD>() with the least kD of 16, 32 and 64 that D fits in.
 template <class F>
 void with_head_size(const AttentionShape& s, F f) {
-  TESSERA_CHECK_AS(Exit::device, s.D <= 64, "attention: heads of ", s.D,
-                   " are not there on a card, where 64 is the most; use --device cpu or more heads");
+  TESSERA_CHECK(s.D <= kWidestHeadOnCard, "attention: heads of ", s.D, " channels, where ", kWidestHeadOnCard,
+                " is the most");
   if (s.D <= 16) return f.template operator()<16>();
   if (s.D <= 32) return f.template operator()<32>();
   f.template operator()<64>();

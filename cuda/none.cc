@@ -38,11 +38,7 @@ void Download::fetch() { absent(); }
 const void* Download::wait() { absent(); }
 
 template <class T, class Out>
-void gemm(const Gemm<T, Out>&) {
-  absent();
-}
-template <class T>
-void gemm(const Gemm<T>&, const GemmBatch&) {
+void gemm(const Gemm<T, Out>&, const GemmBatch&) {
   absent();
 }
 template <class T>
@@ -68,7 +64,6 @@ void conv_weight_gradient(const ConvShape&, const T*, const T*, T*, T) {
 }
 
 #define TESSERA_INSTANTIATE(T)                                                                               \
-  template void gemm(const Gemm<T>&);                                                                        \
   template void gemm(const Gemm<T>&, const GemmBatch&);                                                      \
   template void attention_forward(const AttentionShape&, const T*, T, T*, T*);                               \
   template void attention_backward(const AttentionShape&, const T*, T, const T*, const T*, const T*, T*, T); \
@@ -78,8 +73,8 @@ void conv_weight_gradient(const ConvShape&, const T*, const T*, T*, T) {
 TESSERA_INSTANTIATE(float)
 TESSERA_INSTANTIATE(double)
 #undef TESSERA_INSTANTIATE
-template void gemm(const Gemm<bf16>&);
-template void gemm(const Gemm<bf16, float>&);
+template void gemm(const Gemm<bf16>&, const GemmBatch&);
+template void gemm(const Gemm<bf16, float>&, const GemmBatch&);
 void attention_forward(const AttentionShape&, const bf16*, float, bf16*, float*) { absent(); }
 void attention_backward(const AttentionShape&, const bf16*, float, const bf16*, const float*, const bf16*,
                         bf16*, float) {

@@ -8,6 +8,8 @@
 
 namespace tessera {
 
+constexpr int64_t kWidestHeadOnCard = 64;  // the largest D that a card has kernels for
+
 struct AttentionShape {
   int64_t B, N, H, D;
 };

@@ -36,11 +36,9 @@ void attention_backward(const AttentionShape& shape, const bf16* qkv, float scal
 
 namespace cuda {
 
+// m and n are above 0 and every ld is given.
 template <class T, class Out>
-void gemm(const Gemm<T, Out>& g);
-// Sizes are above 0, every ld is given.
-template <class T>
-void gemm(const Gemm<T>& g, const GemmBatch& batch);
+void gemm(const Gemm<T, Out>& g, const GemmBatch& batch);
 template <class T>
 void attention_forward(const AttentionShape& shape, const T* qkv, Wide<T> scale, T* out, Wide<T>* lse);
 template <class T>

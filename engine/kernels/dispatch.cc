@@ -35,24 +35,27 @@ template <class T, class Out>
 void gemm(const Gemm<T, Out>& given) {
   const Gemm<T, Out> g = checked(given);
   if (g.m == 0 || g.n == 0) return;
-  on_card() ? cuda::gemm(g) : cpu::gemm(g);
+  on_card() ? cuda::gemm(g, {}) : cpu::gemm(g);
 }
 
-template <class T>
-void gemm(const Gemm<T>& given, const GemmBatch& batch) {
+template <class T, class Out>
+void gemm(const Gemm<T, Out>& given, const GemmBatch& batch) {
+  if (batch.count == 1) return gemm(given);
   constexpr int64_t kMost = 65535;  // a card counts no further along the axis of the products
-  Gemm<T> g = checked(given);
-  TESSERA_CHECK(!g.bias && !g.addend && !g.a_sums, "gemm: a batch of products has no bias, addend or a_sums");
+  Gemm<T, Out> g = checked(given);
+  TESSERA_CHECK(!g.addend, "gemm: ", batch.count, " products have no addend");
   const bool together = on_card() && g.m > 0 && g.n > 0 && g.k > 0;
   for (int64_t first = 0; first < batch.count;) {
     const int64_t count = together ? std::min(kMost, batch.count - first) : 1;
     if (together)
-      cuda::gemm(g, {count, batch.stride_a, batch.stride_b, batch.stride_c});
+      cuda::gemm(g, {count, batch.stride_a, batch.stride_b, batch.stride_c, batch.stride_vector});
     else
       gemm(g);
     g.a += count * batch.stride_a;
     g.b += count * batch.stride_b;
     g.c += count * batch.stride_c;
+    if (g.bias) g.bias += count * batch.stride_vector;
+    if (g.a_sums) g.a_sums += count * batch.stride_vector;
     first += count;
   }
 }
@@ -102,6 +105,8 @@ TESSERA_INSTANTIATE(double)
 #undef TESSERA_INSTANTIATE
 template void gemm(const Gemm<bf16>&);
 template void gemm(const Gemm<bf16, float>&);
+template void gemm(const Gemm<bf16>&, const GemmBatch&);
+template void gemm(const Gemm<bf16, float>&, const GemmBatch&);
 template void attention_forward(const AttentionShape&, const bf16*, float, bf16*, float*);
 template void attention_backward(const AttentionShape&, const bf16*, float, const bf16*, const float*,
                                  const bf16*, bf16*, float);

@@ -34,10 +34,11 @@ void gemm(const Gemm<T, Out>& g);
 // repeats the operand.
 struct GemmBatch {
   int64_t count = 1, stride_a = 0, stride_b = 0, stride_c = 0;
+  int64_t stride_vector = 0;  // of the bias, or of a_sums
 };
 
-// One after another, or on a card in one launch. There is no bias.
-template <class T>
-void gemm(const Gemm<T>& g, const GemmBatch& batch);
+// One after another, or on a card in one launch; several have no addend.
+template <class T, class Out>
+void gemm(const Gemm<T, Out>& g, const GemmBatch& batch);
 
 }  // namespace tessera

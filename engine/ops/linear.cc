@@ -23,6 +23,18 @@ struct BiasTerms {
   TESSERA_FN std::array<Wide<T>, 1> operator()(int64_t i, int64_t j) const { return {dz[i * O + j]}; }
 };
 
+// Calls f(first, count, M) for the runs of neighbouring groups of as many rows, M, whose products are one
+// batch: one or two for groups as equal as can be.
+template <class F>
+void each_run(const Offsets& offsets, F f) {
+  const int64_t groups = int64_t(offsets.size()) - 1;
+  const auto rows_of = [&](int64_t e) { return offsets[size_t(e) + 1] - offsets[size_t(e)]; };
+  for (int64_t first = 0, end; first < groups; first = end) {
+    for (end = first + 1; end < groups && rows_of(end) == rows_of(first);) ++end;
+    f(first, end - first, rows_of(first));
+  }
+}
+
 // dx, dW, db from dz, group by group; for a dense layer there is one group.
 template <class T>
 struct LinearBackward {
@@ -34,19 +46,19 @@ struct LinearBackward {
   void operator()(const T* dz) const {
     const auto dx = gx.target<T>();
     const auto dw = gweight.target<Wide<T>>(), db = gbias.target<Wide<T>>();
-    for (size_t e = 0; e + 1 < offsets.size(); ++e) {
-      const int64_t first = offsets[e], M = offsets[e + 1] - first;
+    const bool sums_on_the_way = on_card() && dw && db && db.beta == 0;
+    each_run(offsets, [&](int64_t e, int64_t count, int64_t M) {
+      const int64_t first = offsets[size_t(e)];
       const T* const dz_e = dz + first * O;
-      const int64_t w_e = int64_t(e) * O * C, b_e = int64_t(e) * O;
-      const bool sums_on_the_way = on_card() && dw && db && db.beta == 0;
       if (dx)
         gemm(Gemm<T>{.m = M,
                      .n = C,
                      .k = O,
                      .a = dz_e,
-                     .b = weight.data<T>() + w_e,
+                     .b = weight.data<T>() + e * O * C,
                      .c = dx.data + first * C,
-                     .beta = dx.beta});
+                     .beta = dx.beta},
+             GemmBatch{count, M * O, O * C, M * C});
       if (dw)
         gemm(Gemm<T, Wide<T>>{.transpose_a = true,
                               .m = O,
@@ -54,30 +66,32 @@ struct LinearBackward {
                               .k = M,
                               .a = dz_e,
                               .b = x.data<T>() + first * C,
-                              .c = dw.data + w_e,
+                              .c = dw.data + e * O * C,
                               .beta = dw.beta,
-                              .a_sums = sums_on_the_way ? db.data + b_e : nullptr});
-      if (db && !sums_on_the_way)
-        column_sums<Wide<T>, 1>(M, O, {db.data + b_e}, {db.beta}, BiasTerms<T>{O, dz_e});
-    }
+                              .a_sums = sums_on_the_way ? db.data + e * O : nullptr},
+             GemmBatch{count, M * O, M * C, O * C, O});
+      for (int64_t i = 0; db && !sums_on_the_way && i < count; ++i)
+        column_sums<Wide<T>, 1>(M, O, {db.data + (e + i) * O}, {db.beta}, BiasTerms<T>{O, dz_e + i * M * O});
+    });
   }
 };
 
 template <class T, class Out>
 void linear_forward(const Offsets& offsets, int64_t O, int64_t C, const Tensor& x, const Tensor& weight,
                     const Tensor& bias, Out* z, const Out* addend = nullptr) {
-  for (size_t e = 0; e + 1 < offsets.size(); ++e) {
-    const int64_t first = offsets[e], index = int64_t(e);
+  each_run(offsets, [&](int64_t e, int64_t count, int64_t M) {
+    const int64_t first = offsets[size_t(e)];
     gemm(Gemm<T, Out>{.transpose_b = true,
-                      .m = offsets[e + 1] - first,
+                      .m = M,
                       .n = O,
                       .k = C,
                       .a = x.data<T>() + first * C,
-                      .b = weight.data<T>() + index * O * C,
+                      .b = weight.data<T>() + e * O * C,
                       .c = z + first * O,
-                      .bias = bias ? bias.data<Out>() + index * O : nullptr,
-                      .addend = addend});
-  }
+                      .bias = bias ? bias.data<Out>() + e * O : nullptr,
+                      .addend = addend},
+         GemmBatch{count, M * C, O * C, M * O, O});
+  });
 }
 
 // Whether x is narrowed for the product with the weight.
@@ -290,8 +304,15 @@ Offsets some_offsets(const Tensor& x, const Tensor& weight) {
   return offsets;
 }
 
-Tensor composed_groups(const Inputs& in) {
-  const Offsets offsets = some_offsets(in[0], in[1]);
+// As evenly as can be.
+Offsets equal_offsets(const Tensor& x, const Tensor& weight) {
+  const int64_t M = x.size(0), E = weight.size(0);
+  Offsets offsets;
+  for (int64_t e = 0; e <= E; ++e) offsets.push_back(e * (M / E) + std::min(e, M % E));
+  return offsets;
+}
+
+Tensor composed_groups(const Inputs& in, const Offsets& offsets) {
   std::vector<Tensor> parts;
   for (int64_t e = 0; e < in[1].size(0); ++e) {
     const int64_t O = in[1].size(1), C = in[1].size(2);
@@ -321,12 +342,17 @@ TESSERA_CASES(OpCase{
     "grouped_linear",
     {"11x5 3x7x5 3x7", "1x1 1x1x1 1x1", "65537x2 2x3x2 2x3"},
     [](const Inputs& in) { return grouped_linear(in[0], in[1], in[2], some_offsets(in[0], in[1])); },
-    composed_groups});
+    [](const Inputs& in) { return composed_groups(in, some_offsets(in[0], in[1])); }});
+TESSERA_CASES(OpCase{
+    "grouped_linear(equal)",
+    {"11x5 3x7x5 3x7", "12x5 3x7x5 3x7", "65537x2 4x3x2 4x3"},
+    [](const Inputs& in) { return grouped_linear(in[0], in[1], in[2], equal_offsets(in[0], in[1])); },
+    [](const Inputs& in) { return composed_groups(in, equal_offsets(in[0], in[1])); }});
 TESSERA_CASES(OpCase{
     "grouped_linear_gelu",
     {"11x5 3x7x5 3x7", "1x1 1x1x1 1x1"},
     [](const Inputs& in) { return grouped_linear_gelu(in[0], in[1], in[2], some_offsets(in[0], in[1])); },
-    [](const Inputs& in) { return gelu(composed_groups(in)); }});
+    [](const Inputs& in) { return gelu(composed_groups(in, some_offsets(in[0], in[1]))); }});
 TESSERA_CASES(OpCase{"linear_residual",
                      {"2x3x5 4x5 4 2x3x4", "1x1 1x1 1 1x1", "65537x2 3x2 3 65537x3"},
                      [](const Inputs& in) { return linear_residual(in[0], in[1], in[2], in[3]); },
