@@ -26,7 +26,7 @@ struct Context {
 // an old driver or an unsupported card is Error(Exit::device).
 Context& context();
 
-// An event of the current device to order streams by.
+// An event of the current device to order streams by, and to wait for without keeping a core busy.
 cudaEvent_t make_event();
 
 // After a kernel launch: its error, under its name.

@@ -82,7 +82,7 @@ Context& context() {
 cudaEvent_t make_event() {
   context();  // on this thread
   cudaEvent_t event;
-  TESSERA_CUDA_CALL(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+  TESSERA_CUDA_CALL(cudaEventCreateWithFlags(&event, cudaEventDisableTiming | cudaEventBlockingSync));
   return event;
 }
 

@@ -82,7 +82,7 @@ class Download {
 
   // The block as it will be when all that was asked for is done.
   void fetch();
-  // Waits for the oldest that was fetched. Valid until the call after the next of fetch().
+  // Waits for the oldest that was fetched. Valid until the next call of fetch().
   const void* wait();
 
  private:

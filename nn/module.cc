@@ -101,10 +101,19 @@ void ParameterStore::keep_copies() {
   copies_ = Tensor(flat_.shape(), DType::bf16);
   bf16* const base = copies_.mutable_data<bf16>();
   for (Parameter& p : parameters_) p.value.place_copy(base + p.offset, copies_);
+  copied_.reset();
 }
 
 void ParameterStore::refresh_copies() {
-  if (copies_) narrow_to(copies_, flat_);
+  if (!copies_ || copied_ == writes()) return;
+  narrow_to(copies_, flat_);
+  copies_written();
+}
+
+uint64_t ParameterStore::writes() const {
+  uint64_t writes = flat_.version();
+  for (const Parameter& p : parameters_) writes += p.value.version();
+  return writes;
 }
 
 const ParameterStore::Parameter* ParameterStore::find(std::string_view name) const {

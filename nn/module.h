@@ -73,10 +73,13 @@ class ParameterStore {
   // Brings all parameters to a device; every handle to them follows.
   void move_to(const Device& device);
 
-  // From now on parameters have bf16 copies, for products to read. refresh_copies() makes them what the
-  // values are; nobody else writes them, and without copies it does nothing.
+  // From now on parameters have bf16 copies, for products to read, which lie as the values do. Before they
+  // are read refresh_copies() makes them what the values are, if anybody asked to write such since, and
+  // without copies does nothing. Who writes both says so by copies_written().
   void keep_copies();
   void refresh_copies();
+  bf16* copies() { return copies_ ? copies_.mutable_data<bf16>() : nullptr; }
+  void copies_written() { copied_ = writes(); }
 
   // An empty gradient buffer of this layout, one for each replica.
   std::unique_ptr<ParameterGradients> make_gradients() const;
@@ -85,9 +88,12 @@ class ParameterStore {
   uint32_t next_site() { return sites_++; }
 
  private:
+  uint64_t writes() const;  // how often anybody has asked to write values
+
   DType dtype_;
   std::vector<Parameter> parameters_;
-  Tensor flat_, copies_;  // bf16, or none
+  Tensor flat_, copies_;            // bf16, or none
+  std::optional<uint64_t> copied_;  // writes() when the copies were last what the values are
   int64_t learned_ = 0, decayed_ = 0;
   uint32_t sites_ = 0;
 };

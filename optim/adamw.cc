@@ -23,18 +23,18 @@ struct Update {
 
 template <class T>
 struct Rule {
-  double beta1, beta2, eps, factor, weight_decay;
+  double beta1, beta2, eps, weight_decay;
   const T* gradients;
   T *w, *m, *v;
   // The bias corrections, folded into scalars: the loop is bound by memory.
-  TESSERA_FN Update<T> at(const StepNumbers& numbers) const {
+  TESSERA_FN Update<T> at(const StepNumbers& numbers, bool decays, double factor) const {
     const double rate = numbers.lr * factor;
     return {T(numbers.gradient_scale),
             T(beta1),
             T(beta2),
             T(1 - beta1),
             T(1 - beta2),
-            T(1 - rate * weight_decay),
+            decays ? T(1 - rate * weight_decay) : T(1),
             T(rate * numbers.mean_correction),
             T(numbers.square_correction),
             T(eps),
@@ -71,14 +71,11 @@ void AdamW<T>::correct(StepNumbers& numbers) const {
 
 template <class T>
 void AdamW<T>::update(const FlatParameters<T>& parameters, const StepNumbers* numbers) {
-  parameters.each_range([&](int64_t begin, int64_t end, bool decays, double factor) {
-    update_elements(
-        end - begin,
-        Rule<T>{config_.beta1, config_.beta2, config_.eps, factor, decays ? config_.weight_decay : 0,
-                parameters.gradients + begin, parameters.values + begin, mean_.mutable_data<T>() + begin,
-                square_.mutable_data<T>() + begin},
-        numbers);
-  });
+  update_parameters(
+      parameters,
+      Rule<T>{config_.beta1, config_.beta2, config_.eps, config_.weight_decay, parameters.gradients,
+              parameters.values, mean_.mutable_data<T>(), square_.mutable_data<T>()},
+      numbers);
 }
 
 template class AdamW<float>;

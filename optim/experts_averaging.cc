@@ -30,6 +30,7 @@ struct Averaging {
   int64_t experts, stride;
   T keep;
   T* stacked;
+  bf16* copies = nullptr;  // of the same, or none
   TESSERA_FN T mean(int64_t j) const {
     T sum = 0;
     for (int64_t e = 1; e < experts; ++e) sum += stacked[e * stride + j] - stacked[j];
@@ -40,13 +41,14 @@ struct Averaging {
     for (int64_t e = 0; e < experts; ++e) {
       T& own = stacked[e * stride + j];
       own = center + keep * (own - center);
+      if (copies) copies[e * stride + j] = float(own);
     }
   }
 };
 
-// Some parameters, for one launch.
+// Some parameters, for one launch: as many as fit in the 4 KB of arguments that every card's kernels take.
 struct Several {
-  static constexpr size_t kMost = 64;
+  static constexpr size_t kMost = 160;
   std::array<StackedParameter, kMost> parameters;
   // The parameter of the i-th unit of all of them, a parameter having units(it); i becomes the unit's number
   // there.
@@ -87,13 +89,16 @@ template <class T>
 struct AverageSeveral {
   Several several;
   T* values;
+  bf16* copies;
   const StepNumbers* numbers;
   TESSERA_FN void operator()(int64_t i) const {
     if (numbers->stopped || numbers->share_rate == 0) return;
     const StackedParameter& of = several.find(i, Elements());
-    Averaging<T>{of.experts, of.count, T(1 - numbers->share_rate / full_share(of)), values + of.offset}(i);
+    Averaging<T>{of.experts, of.count, T(1 - numbers->share_rate / full_share(of)), values + of.offset,
+                 copies ? copies + of.offset : nullptr}(i);
   }
 };
+static_assert(sizeof(AverageSeveral<float>) <= 4000);
 
 void check_stacked(const StackedParameter& parameter) {
   TESSERA_CHECK(parameter.experts >= 1 && parameter.count >= 0 && parameter.offset >= 0,
@@ -207,16 +212,18 @@ void average_experts(T* values, std::span<const StackedParameter> parameters, do
 }
 
 template <class T>
-void average_at_once(T* values, std::span<const StackedParameter> parameters, const StepNumbers* numbers) {
+void average_at_once(T* values, std::span<const StackedParameter> parameters, const StepNumbers* numbers,
+                     bf16* copies) {
   each_several(parameters, Elements(), [&](const Several& several, int64_t count) {
-    elements(count, AverageSeveral<T>{several, values, numbers});
+    elements(count, AverageSeveral<T>{several, values, copies, numbers});
   });
 }
 
 template <class T>
-void average_experts(T* values, std::span<const StackedParameter> parameters, const StepNumbers* numbers) {
-  if (on_card())
-    average_at_once(values, parameters, numbers);
+void average_experts(T* values, std::span<const StackedParameter> parameters, const StepNumbers* numbers,
+                     bf16* copies) {
+  if (on_card() || copies)
+    average_at_once(values, parameters, numbers, copies);
   else
     average_experts(values, parameters, numbers->share_rate);
 }
@@ -276,10 +283,10 @@ double expert_deviation(const T* values, std::span<const StackedParameter> param
 
 template void average_experts(float*, std::span<const StackedParameter>, double);
 template void average_experts(double*, std::span<const StackedParameter>, double);
-template void average_experts(float*, std::span<const StackedParameter>, const StepNumbers*);
-template void average_experts(double*, std::span<const StackedParameter>, const StepNumbers*);
-template void average_at_once(float*, std::span<const StackedParameter>, const StepNumbers*);
-template void average_at_once(double*, std::span<const StackedParameter>, const StepNumbers*);
+template void average_experts(float*, std::span<const StackedParameter>, const StepNumbers*, bf16*);
+template void average_experts(double*, std::span<const StackedParameter>, const StepNumbers*, bf16*);
+template void average_at_once(float*, std::span<const StackedParameter>, const StepNumbers*, bf16*);
+template void average_at_once(double*, std::span<const StackedParameter>, const StepNumbers*, bf16*);
 template void put_deviation(const float*, std::span<const StackedParameter>, Tensor&, double*);
 template void put_deviation(const double*, std::span<const StackedParameter>, Tensor&, double*);
 template void mean_experts(const float*, int64_t, int64_t, float*);

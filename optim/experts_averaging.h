@@ -6,6 +6,7 @@
 #include <span>
 #include <string_view>
 
+#include "engine/base/bf16.h"
 #include "optim/step_numbers.h"
 
 namespace tessera {
@@ -35,12 +36,15 @@ struct ShareRateSchedule {
 // experts would step past their mean, is Error(Exit::usage), and then nothing has changed.
 template <class T>
 void average_experts(T* values, std::span<const StackedParameter> parameters, double share_rate);
-// The same by the share rate in `numbers`, which lie where the values do. A card averages all parameters at
-// once, and nobody sees the rate there: check_share_rate() is for whoever brings it.
+// The same by the share rate in `numbers`, which lie where the values do, and of the values' copies, if they
+// have such. A card averages all parameters at once, and nobody sees the rate there: check_share_rate() is
+// for whoever brings it.
 template <class T>
-void average_experts(T* values, std::span<const StackedParameter> parameters, const StepNumbers* numbers);
+void average_experts(T* values, std::span<const StackedParameter> parameters, const StepNumbers* numbers,
+                     bf16* copies = nullptr);
 template <class T>
-void average_at_once(T* values, std::span<const StackedParameter> parameters, const StepNumbers* numbers);
+void average_at_once(T* values, std::span<const StackedParameter> parameters, const StepNumbers* numbers,
+                     bf16* copies = nullptr);
 void check_share_rate(std::span<const StackedParameter> parameters, double share_rate);
 
 // out(count) <- the mean over the experts of stacked(E, count); equal experts give exactly themselves.

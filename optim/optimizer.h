@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "engine/base/bf16.h"
+#include "engine/kernels/rows.h"
 #include "engine/tensor/tensor.h"
 #include "optim/step_numbers.h"
 
@@ -27,20 +29,58 @@ struct FlatParameters {
   int64_t count;
   int64_t decayed;                        // weight decay applies to the first `decayed` elements
   std::span<const RateRange> rates = {};  // of all elements, ascending; none: 1 everywhere
+  bf16* copies = nullptr;                 // of the values, written with them; or none
 
-  // Calls f(begin, end, decays, factor) for the ranges of elements that are treated alike.
+  // Calls f(begin, border, end, factor) for the ranges of one rate; the elements before the border decay.
   template <class F>
   void each_range(F f) const {
     const RateRange all{count, 1};
     int64_t begin = 0;
     for (const RateRange& range : rates.empty() ? std::span(&all, 1) : rates) {
-      const int64_t border = std::clamp(decayed, begin, range.end);
-      if (begin < border) f(begin, border, true, range.factor);
-      if (border < range.end) f(border, range.end, false, range.factor);
+      f(begin, std::clamp(decayed, begin, range.end), range.end, range.factor);
       begin = range.end;
     }
   }
 };
+
+// What update_parameters() runs: on the CPU a program from one of its elements on, where all decay or none;
+// on a card, whose kernels read the numbers when they run, all of a rate at once, with their copies.
+template <class Program>
+struct From {
+  int64_t begin;
+  Program program;
+  TESSERA_FN void operator()(int64_t i) const { program(begin + i); }
+};
+template <class T, class Rule>
+struct LateRange {
+  Rule rule;
+  const StepNumbers* numbers;
+  int64_t border;
+  double factor;
+  const T* values;
+  bf16* copies;
+  TESSERA_FN void operator()(int64_t i) const {
+    if (numbers->stopped) return;
+    const auto update = rule.at(*numbers, i < border, factor);
+    update(i);
+    if (copies) copies[i] = float(values[i]);
+  }
+};
+
+// Updates all parameters by rule.at(numbers, whether they decay, factor of the rate), a program over the
+// elements of the flat buffer.
+template <class T, class Rule>
+void update_parameters(const FlatParameters<T>& flat, const Rule& rule, const StepNumbers* numbers) {
+  flat.each_range([&](int64_t begin, int64_t border, int64_t end, double factor) {
+    if (on_card() || flat.copies) {
+      const LateRange<T, Rule> late{rule, numbers, border, factor, flat.values, flat.copies};
+      return elements(end - begin, From<LateRange<T, Rule>>{begin, late});
+    }
+    const auto decaying = rule.at(*numbers, true, factor), others = rule.at(*numbers, false, factor);
+    elements(border - begin, From<decltype(decaying)>{begin, decaying});
+    elements(end - border, From<decltype(others)>{border, others});
+  });
+}
 
 struct OptimizerConfig {
   std::string name = "adamw";  // or "sgd"

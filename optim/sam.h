@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "engine/base/bf16.h"
 #include "engine/tensor/tensor.h"
 
 namespace tessera {
@@ -12,10 +13,12 @@ class Sam {
  public:
   explicit Sam(double rho) : rho_(rho) {}
 
-  // Moves the weights to where the second gradient is taken; *norm is |g|, and lies where the weights do.
-  void climb(float* values, const float* gradients, int64_t count, const double* norm);
+  // Moves the weights, and their copies if they have such, to where the second gradient is taken; *norm is
+  // |g|, and lies where the weights do.
+  void climb(float* values, const float* gradients, int64_t count, const double* norm,
+             bf16* copies = nullptr);
   // Brings them back, to the bit.
-  void descend(float* values) const;
+  void descend(float* values, bf16* copies = nullptr) const;
 
  private:
   double rho_;

@@ -21,13 +21,13 @@ struct Update {
 
 template <class T>
 struct Rule {
-  double decay, momentum, factor;
+  double decay, momentum;
   bool nesterov;
   const T* gradients;
   T *w, *b;
-  TESSERA_FN Update<T> at(const StepNumbers& numbers) const {
+  TESSERA_FN Update<T> at(const StepNumbers& numbers, bool decays, double factor) const {
     return {T(numbers.gradient_scale),
-            T(decay),
+            decays ? T(decay) : T(0),
             T(momentum),
             T(numbers.lr * factor),
             T(nesterov ? 1 : 0),
@@ -53,13 +53,10 @@ Sgd<T>::Sgd(const OptimizerConfig& config, int64_t count)
 
 template <class T>
 void Sgd<T>::update(const FlatParameters<T>& parameters, const StepNumbers* numbers) {
-  parameters.each_range([&](int64_t begin, int64_t end, bool decays, double factor) {
-    update_elements(
-        end - begin,
-        Rule<T>{decays ? config_.weight_decay : 0, config_.momentum, factor, config_.nesterov,
-                parameters.gradients + begin, parameters.values + begin, momentum_.mutable_data<T>() + begin},
-        numbers);
-  });
+  update_parameters(parameters,
+                    Rule<T>{config_.weight_decay, config_.momentum, config_.nesterov, parameters.gradients,
+                            parameters.values, momentum_.mutable_data<T>()},
+                    numbers);
 }
 
 template class Sgd<float>;

@@ -37,14 +37,23 @@ struct CountHits {
 };
 
 struct Judge {
-  const double* norm;
+  int64_t passes;
   double max_norm;
   StepFindings* found;
   StepNumbers* numbers;
   TESSERA_FN void operator()(int64_t) const {
-    found->gradient_norm = *norm;
-    const double all = found->loss + found->auxiliary + found->gradient_norm;
-    if (!(all - all == 0)) found->stopped = 1;  // not finite
+    int64_t shown = 0;
+    while (shown < passes && found[shown].finite()) ++shown;
+    if (shown == passes) {
+      found->gradient_norm = found[passes - 1].gradient_norm;
+    } else {
+      const StepFindings& bad = found[shown];
+      found->loss = bad.loss;
+      found->auxiliary = bad.auxiliary;
+      found->correct = bad.correct;
+      found->gradient_norm = bad.gradient_norm;
+      found->stopped = 1;
+    }
     numbers->stopped = found->stopped;
     numbers->gradient_scale = bounding_factor(found->gradient_norm, max_norm);
   }
@@ -63,8 +72,8 @@ void put_correct(const Tensor& logits, const Tensor& labels, bool adds, double* 
   rows(1, B, CountHits{B, hits.data<float>(), adds, count});
 }
 
-void judge(const double* norm, double max_norm, StepFindings* found, StepNumbers* numbers) {
-  elements(1, Judge{norm, max_norm, found, numbers});
+void judge(int64_t passes, double max_norm, StepFindings* found, StepNumbers* numbers) {
+  elements(1, Judge{passes, max_norm, found, numbers});
 }
 
 }  // namespace tessera

@@ -47,6 +47,11 @@ struct StepFindings {
   double gradient_norm = 0;
   double expert_deviation = 0;
   uint32_t stopped = 0;  // from the first step on whose numbers were not finite
+
+  TESSERA_FN bool finite() const {
+    const double all = loss + auxiliary + gradient_norm;
+    return all - all == 0;
+  }
 };
 
 // Programs for a card, which leave what they find in its memory.
@@ -55,9 +60,11 @@ struct StepFindings {
 void put_loss(const Tensor& loss, double share, bool adds, double* sum);
 // *count = the rows of logits(B,K) whose first largest element is that of labels(B), or more by that.
 void put_correct(const Tensor& logits, const Tensor& labels, bool adds, double* count);
-// After the gradient that is taken, of this norm: the clip factor for `max_norm`, and whether anything is to
-// be updated. From the first step whose loss or norm is not finite on nothing is, so that the weights are
-// still those of before when the host comes to know.
-void judge(const double* norm, double max_norm, StepFindings* found, StepNumbers* numbers);
+// After the passes of a step, each of which has left what it found in its own of `found`, the last one's
+// gradient to be taken: the clip factor of that for `max_norm`, and whether anything is to be updated. From
+// the first step on where a loss or norm is not finite nothing is, so that the weights are still those of
+// before when the host comes to know. found[0] gets the norm of the gradient that is taken, or the numbers of
+// the first pass that is not finite.
+void judge(int64_t passes, double max_norm, StepFindings* found, StepNumbers* numbers);
 
 }  // namespace tessera

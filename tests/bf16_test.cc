@@ -122,5 +122,30 @@ TEST_CASE("bf16: a model with experts, dropout and drop-path, and copies that fo
   testing::near_in_bf16({*half, batch}, {*wide, batch});
 }
 
+TEST_CASE("bf16: copies are made anew when a value may have been written, and only then") {
+  const auto model = make_model(testing::drawing_model(), 5);
+  ParameterStore& store = model->parameters();
+  CHECK(store.copies() == nullptr);
+  store.keep_copies();
+  const float first = store.flat().values<float>()[0];
+  const auto refreshed = [&] {
+    store.copies()[0] = 100.0f;
+    store.refresh_copies();
+    return store.copies()[0] == float(bf16(first));
+  };
+  CHECK(refreshed());
+  CHECK(!refreshed());
+  Tensor parameter = store.parameters()[0].value;
+  parameter.mutable_data<float>();
+  CHECK(refreshed());
+  store.flat().mutable_data<float>();
+  store.copies_written();  // by whoever wrote the values
+  CHECK(!refreshed());
+  store.flat().mutable_data<float>();
+  CHECK(refreshed());
+  store.keep_copies();
+  CHECK(refreshed());
+}
+
 }  // namespace
 }  // namespace tessera

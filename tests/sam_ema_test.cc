@@ -27,6 +27,53 @@ TEST_CASE("sam: the second gradient of a quadratic is the one a step of rho uphi
   CHECK(w == start);
 }
 
+TEST_CASE("optim: bf16 copies are written with the weights") {
+  constexpr int64_t kCount = 37;
+  const std::vector<RateRange> rates{{9, 0.5}, {20, 0.25}, {kCount, 1}};
+  const auto rounded = [](const std::vector<float>& w, const std::vector<bf16>& copies) {
+    bool all = true;
+    for (size_t i = 0; i < w.size(); ++i) all = all && copies[i].bits == bf16(w[i]).bits;
+    return all;
+  };
+  for (const char* name : {"adamw", "sgd"})
+    for (const bool by_range : {false, true}) {
+      CAPTURE(name);
+      CAPTURE(by_range);
+      std::vector<float> gradients, w;
+      for (uint64_t i = 0; i < kCount; ++i) {
+        w.push_back(float(Draw{.seed = 1}.normal(i)));
+        gradients.push_back(float(Draw{.seed = 2}.normal(i)));
+      }
+      std::vector<float> alone = w;
+      std::vector<bf16> copies(size_t{kCount}, bf16(7));
+      const OptimizerConfig config{.name = name, .weight_decay = 0.1};
+      const auto optimizer = make_optimizer<float>(config, kCount),
+                 other = make_optimizer<float>(config, kCount);
+      FlatParameters<float> flat{w.data(), gradients.data(), kCount, 13};
+      if (by_range) flat.rates = rates;
+      Sam sam(0.5);
+      const double norm = 2;
+      for (int step = 0; step < 3; ++step) {
+        flat.values = alone.data();
+        flat.copies = nullptr;
+        other->step(flat, 0.1);
+        flat.values = w.data();
+        flat.copies = copies.data();
+        sam.climb(w.data(), gradients.data(), kCount, &norm, copies.data());
+        CHECK(rounded(w, copies));
+        sam.descend(w.data(), copies.data());
+        CHECK(rounded(w, copies));
+        optimizer->step(flat, 0.1);
+        CHECK(rounded(w, copies));
+      }
+      for (size_t i = 0; i < kCount; ++i) CHECK(w[i] == doctest::Approx(alone[i]).epsilon(1e-6));
+      StepNumbers stopped{.stopped = 1, .lr = 0.1};
+      const std::vector<float> before = w;
+      optimizer->step(flat, &stopped);
+      CHECK(w == before);
+    }
+}
+
 TEST_CASE("ema: the recursion with its rising decay, and the exchange") {
   std::vector<float> w{1, -2, 5};
   Ema ema(w.data(), 3, 0.75);

@@ -37,7 +37,7 @@ TEST_CASE("step numbers: the norm, left in memory") {
 std::vector<StackedParameter> some_parameters() {
   std::vector<StackedParameter> parameters;
   int64_t end = 0;
-  for (int64_t i = 0; i < 70; ++i) {
+  for (int64_t i = 0; i < 170; ++i) {
     parameters.push_back({end + i % 3, i == 20 ? 1 : 2 + i % 4, i == 5 ? 5000 : i * 7 % 40});
     end = parameters.back().offset + parameters.back().experts * parameters.back().count;
   }
@@ -68,6 +68,24 @@ TEST_CASE("step numbers: all experts are averaged at once, and their deviation i
   CHECK(together == before);
 }
 
+TEST_CASE("step numbers: averaging writes the copies of the experts, and no others") {
+  const std::vector<StackedParameter> parameters = some_parameters();
+  const StackedParameter& last = parameters.back();
+  const std::vector<double> start = normal(last.offset + last.experts * last.count + 3, 2);
+  std::vector<float> values(start.begin(), start.end());
+  const std::vector<float> before = values;
+  std::vector<bf16> copies(values.size(), bf16(100));
+  const StepNumbers numbers{.share_rate = 0.3};
+  average_experts<float>(values.data(), parameters, &numbers, copies.data());
+  std::vector<bool> averaged(values.size());
+  for (const StackedParameter& p : parameters)
+    if (p.experts > 1) std::fill_n(averaged.begin() + p.offset, p.experts * p.count, true);
+  for (size_t i = 0; i < values.size(); ++i) {
+    CHECK(copies[i].bits == bf16(averaged[i] ? values[i] : 100).bits);
+    CHECK((values[i] == before[i]) == !averaged[i]);
+  }
+}
+
 TEST_CASE("step numbers: losses and hits of a batch in pieces") {
   double loss = 7, count = 7;  // what a former step left
   put_loss(Tensor::full({}, 3), 0.25, false, &loss);
@@ -81,28 +99,37 @@ TEST_CASE("step numbers: losses and hits of a batch in pieces") {
 }
 
 TEST_CASE("step numbers: from the first that is not finite on nothing is updated") {
-  StepFindings found{.loss = 2};
   StepNumbers numbers;
-  double norm = 8;
-  judge(&norm, 2, &found, &numbers);
+  std::vector<StepFindings> found{{.loss = 2, .gradient_norm = 8}, {.loss = 3, .gradient_norm = 16}};
+  judge(1, 2, found.data(), &numbers);
   CHECK(numbers.gradient_scale == 0.25);
-  CHECK(found.gradient_norm == 8);
   CHECK(numbers.stopped == 0);
-  judge(&norm, 0, &found, &numbers);
+  judge(1, 0, found.data(), &numbers);
   CHECK(numbers.gradient_scale == 1);
-  for (const double bad : {std::numeric_limits<double>::infinity(), std::nan("")}) {
-    found = {.loss = 2};
-    norm = bad;
-    judge(&norm, 2, &found, &numbers);
-    CHECK(numbers.stopped == 1);
-    norm = 8;
-    numbers = {};
-    judge(&norm, 2, &found, &numbers);  // a later step
-    CHECK(numbers.stopped == 1);
-    found = {.loss = bad};
-    judge(&norm, 2, &found, &numbers);
-    CHECK(found.stopped == 1);
-  }
+  judge(2, 2, found.data(), &numbers);  // the second pass's gradient is taken
+  CHECK(numbers.gradient_scale == 0.125);
+  CHECK(numbers.stopped == 0);
+  CHECK(found[0].loss == 2);
+  CHECK(found[0].gradient_norm == 16);
+  for (const double bad : {std::numeric_limits<double>::infinity(), std::nan("")})
+    for (const int64_t passes : {1, 2})
+      for (int64_t pass = 0; pass < passes; ++pass)
+        for (double StepFindings::*const number :
+             {&StepFindings::loss, &StepFindings::auxiliary, &StepFindings::gradient_norm}) {
+          found = {{.loss = 2, .gradient_norm = 8}, {.loss = 3, .gradient_norm = 16}};
+          found[size_t(pass)].*number = bad;
+          const double loss = found[size_t(pass)].loss;
+          numbers = {};
+          judge(passes, 2, found.data(), &numbers);
+          CHECK(numbers.stopped == 1);
+          CHECK(!found[0].finite());  // which is what the host looks at
+          CHECK((std::isnan(loss) ? std::isnan(found[0].loss) : found[0].loss == loss));
+          numbers = {};
+          found[0].loss = found[0].auxiliary = found[0].gradient_norm = 1;
+          found[1] = found[0];
+          judge(passes, 2, found.data(), &numbers);  // a later step
+          CHECK(numbers.stopped == 1);
+        }
 }
 
 TEST_CASE("step numbers: an update that is stopped changes nothing") {

@@ -224,7 +224,10 @@ TEST_CASE("a plan replays at the same addresses, in a slab smaller than the sum 
   CHECK(arena.slab_bytes() == 0);
   some_step(arena, kN);
   const auto first = some_step(arena, kN);
+  const int64_t unplanned = arena.unplanned_blocks();
+  CHECK(unplanned >= 17);
   CHECK(some_step(arena, kN) == first);
+  CHECK(arena.unplanned_blocks() == unplanned);
   // Three tensors live at most, of 17 and 8 half ones.
   CHECK(arena.slab_bytes() >= size_t(kN) * 4 * 2);
   CHECK(arena.slab_bytes() <= size_t(kN) * 4 * 3);
@@ -236,6 +239,7 @@ TEST_CASE("a plan replays at the same addresses, in a slab smaller than the sum 
   CHECK(some_step(arena, kN) == first);
   // A deviation is answered, and the step planned anew.
   some_step(arena, kN / 2);
+  CHECK(arena.unplanned_blocks() > unplanned);
   some_step(arena, kN / 2);
   const auto again = some_step(arena, kN / 2);
   CHECK(some_step(arena, kN / 2) == again);

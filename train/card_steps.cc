@@ -1,7 +1,6 @@
 #include "train/card_steps.h"
 
 #include <algorithm>
-#include <cstdio>
 #include <cstring>
 
 namespace tessera {
@@ -84,21 +83,24 @@ void CardSteps::start(const BatchView& batch, const StepNumbers& numbers,
 // The first step of a kind has its memory recorded, and the second gets it all at once, where it stays.
 void CardSteps::run(Plan& plan, const std::function<void()>& work) {
   constexpr int kEagerSteps = 2;
-  if (!options_.graph || plan.eager_steps < kEagerSteps) {
+  is_graph_ = false;
+  if (!options_.graph || !why_no_graph_.empty() || plan.eager_steps < kEagerSteps) {
     ++plan.eager_steps;
     return work();
   }
   if (!plan.graph || plan.slab != replicas_.slab()) {
-    const std::string why_not = plan.graph.record(work);
-    if (!why_not.empty()) {
-      options_.graph = false;
-      std::fprintf(stderr, "note: a step is launched kernel by kernel, since it cannot be one graph: %s\n",
-                   why_not.c_str());
-      return work();
-    }
+    why_no_graph_ = plan.graph.record([&] {
+      const int64_t before = replicas_.unplanned_blocks();
+      work();
+      const int64_t unplanned = replicas_.unplanned_blocks() - before;
+      TESSERA_CHECK_AS(Exit::device, unplanned == 0, unplanned,
+                       " blocks of its memory are not planned, and others may get them in between");
+    });
+    if (!why_no_graph_.empty()) return work();
     plan.slab = replicas_.slab();
   }
   plan.graph.launch();
+  is_graph_ = true;
 }
 
 StepFindings CardSteps::finish() {

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <functional>
+#include <string>
 
 #include "cuda/runtime.h"
 #include "optim/step_numbers.h"
@@ -31,7 +32,11 @@ class CardSteps {
              const std::function<void(StepFindings* found)>& beside = {});
   // Waits for the oldest step.
   StepFindings finish();
-  // The batch of the step that was finished last, until the start() after the next.
+  // Whether the step that was started last is one graph.
+  bool is_graph() const { return is_graph_; }
+  // Why no step will be, once that is known; else empty.
+  const std::string& why_no_graph() const { return why_no_graph_; }
+  // The batch of the step that was finished last, until the next start().
   const BatchView& finished_batch() const { return batches_[size_t(finished_ - 1) % 2]; }
 
  private:
@@ -59,6 +64,8 @@ class CardSteps {
   std::array<BatchView, 2> batches_;  // on the host, where they are sent from
   std::array<Plan, 2> plans_;         // with hard and with soft targets
   int64_t started_ = 0, finished_ = 0;
+  bool is_graph_ = false;
+  std::string why_no_graph_;
 };
 
 }  // namespace tessera

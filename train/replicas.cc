@@ -205,7 +205,6 @@ StepResult Replicas::compute_gradients(const BatchView& batch, const Pass& pass,
 void Replicas::queue_gradients(const CardBatch& batch, const Pass& pass, double label_smoothing,
                                StepFindings* found) {
   Worker& worker = *workers_[0];
-  model_.parameters().refresh_copies();
   clear_gradients(worker);
   for (const Piece& piece : cut_training(batch.size))
     learn(worker, batch, piece, pass, label_smoothing,

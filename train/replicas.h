@@ -71,10 +71,12 @@ class Replicas {
   StepResult compute_gradients(const BatchView& batch, const Pass& pass, double label_smoothing);
   const Tensor& gradients() { return workers_[0]->gradients->flat(); }
 
-  // The same on a card, without waiting for it: what is found is left there, without `stopped`.
+  // The same on a card, without waiting for it, from weights whose copies are what they are: what is found is
+  // left there, without `stopped`.
   void queue_gradients(const CardBatch& batch, const Pass& pass, double label_smoothing, StepFindings* found);
-  // Where a card's steps have their memory, as Arena::slab().
+  // Where a card's steps have their memory, as Arena::slab(), and how often elsewhere.
   const void* slab() const { return workers_[0]->arena.slab(); }
+  int64_t unplanned_blocks() const { return workers_[0]->arena.unplanned_blocks(); }
 
   // Logits (B,K) of a batch in eval mode; and what the model reports, which may need the labels.
   void forward(const BatchView& batch, float* logits, Notes* notes = nullptr);

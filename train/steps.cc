@@ -65,13 +65,14 @@ StepNumbers TrainingSteps::numbers(int64_t step) {
 void TrainingSteps::update(const StepNumbers* numbers) {
   FlatParameters<float> flat = flat_parameters<float>(model_, replicas_.gradients());
   flat.rates = rates_;
+  flat.copies = copies();
   optimizer_->step(flat, numbers);
-  if (has_experts()) average_experts<float>(values(), experts_, numbers);
+  if (has_experts()) average_experts<float>(values(), experts_, numbers, copies());
   if (ema_) ema_->update(values(), numbers);
 }
 
 void TrainingSteps::climb(const double* norm) {
-  sam_->climb(values(), replicas_.gradients().data<float>(), model_.parameters().learned(), norm);
+  sam_->climb(values(), replicas_.gradients().data<float>(), model_.parameters().learned(), norm, copies());
 }
 
 void TrainingSteps::on_cpu(const BatchView& batch, Done& done) {
@@ -97,23 +98,24 @@ void TrainingSteps::on_cpu(const BatchView& batch, Done& done) {
   update(&known);
 }
 
-// The same where nobody looks at a number; what is not finite is for judge().
+// The same where nobody looks at a number; what is not finite is for judge(). All that writes weights here
+// writes their copies too: a step that is one graph is not asked whether they are to be made anew.
 void TrainingSteps::on_card(const CardBatch& batch, StepNumbers* numbers, StepFindings* found) {
   Pass how = pass(in_flight_->step);
   how.step_on_card = &numbers->step;
   const auto gradients = [&](StepFindings* to) {
     replicas_.queue_gradients(batch, how, config_.train.label_smoothing, to);
-    return &to->gradient_norm;
   };
-  const double* norm = gradients(found);
+  gradients(found);
   if (sam_) {
-    climb(norm);
+    climb(&found->gradient_norm);
     how.update_statistics = false;
-    norm = gradients(found + 1);
-    sam_->descend(values());
+    gradients(found + 1);
+    sam_->descend(values(), copies());
   }
-  judge(norm, config_.train.clip, found, numbers);
+  judge(sam_ ? 2 : 1, config_.train.clip, found, numbers);
   update(numbers);
+  model_.parameters().copies_written();
 }
 
 std::optional<TrainingSteps::Done> TrainingSteps::take(const Batch& batch, int64_t step) {
@@ -126,9 +128,11 @@ std::optional<TrainingSteps::Done> TrainingSteps::take(const Batch& batch, int64
   const StepNumbers known = numbers(step);
   check_share_rate(experts_, known.share_rate);
   std::optional<Done> before = std::exchange(in_flight_, done);
+  model_.parameters().refresh_copies();
   card_->start(view(batch), known, [&](StepFindings* found) {
     if (has_experts() && logs(step))
-      put_deviation<float>(values(), experts_, spread_sums_, &found->expert_deviation);
+      put_deviation<float>(model_.parameters().flat().data<float>(), experts_, spread_sums_,
+                           &found->expert_deviation);
   });
   return ended(std::move(before));
 }

@@ -26,11 +26,15 @@ class TrainingSteps {
   TrainingSteps(const RunConfig& config, Model& model, int64_t total);
 
   // Does step `step` with this batch, and gives what ended meanwhile: the step itself or, on a card, the one
-  // before. Numbers that are not finite update nothing, then and in a step begun since.
+  // before. Where its numbers are not finite no weight, moment or average is updated, nor in a step begun
+  // since; running statistics are, as in every forward pass.
   std::optional<Done> take(const Batch& batch, int64_t step);
   // Waits for a step that has not ended yet.
   std::optional<Done> settle();
   bool in_flight() const { return in_flight_.has_value(); }
+  // Whether the step that was begun last is one graph, and why none will be, as in CardSteps.
+  bool is_graph() const { return card_ && card_->is_graph(); }
+  std::string why_no_graph() const { return card_ ? card_->why_no_graph() : ""; }
   // The first module whose output is not finite in the step that ended last.
   std::string first_non_finite(const Done& done);
 
@@ -57,6 +61,7 @@ class TrainingSteps {
     return {.training = true, .seed = config_.train.seed, .step = uint32_t(step)};
   }
   float* values() { return model_.parameters().flat().mutable_data<float>(); }
+  bf16* copies() { return model_.parameters().copies(); }
   bool logs(int64_t step) const { return (step + 1) % config_.train.log_every == 0; }
   StepNumbers numbers(int64_t step);
   void update(const StepNumbers* numbers);

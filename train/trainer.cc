@@ -63,6 +63,7 @@ class Run {
   using Done = TrainingSteps::Done;
 
   void start_clock();
+  void note_graph();
   void finish(const std::optional<Done>& done);
   Evaluation evaluated();
   void evaluate_test();
@@ -88,6 +89,7 @@ class Run {
   nlohmann::ordered_json start_;  // the log's line for the weights that it started from
   std::unique_ptr<RunLog> log_;
   std::unique_ptr<ProgressLine> progress_;
+  bool graph_noted_ = false;
   Clock::time_point clock_;  // from when on the next step counts its time
   double waited_ = 0;        // how long there had been waited for data by then
 };
@@ -184,6 +186,13 @@ void Run::save() {
 void Run::start_clock() {
   clock_ = Clock::now();
   waited_ = loader_.data_wait_seconds();
+}
+
+// Says once why a card's steps are not one graph each.
+void Run::note_graph() {
+  const std::string why = steps_->why_no_graph();
+  if (!std::exchange(graph_noted_, !why.empty()) && !why.empty())
+    progress_->note("note: steps are launched kernel by kernel, since none can be one graph: " + why);
 }
 
 // Notes what a step has given. Of those on a card, one of which follows the other, the time is that between
@@ -299,6 +308,7 @@ RunResult Run::run() {
     if (!steps_->in_flight()) start_clock();
     const std::optional<Done> done = steps_->take(loader_.next(), state_.step);
     ++state_.step;
+    note_graph();
     finish(done);
     if (state_.step % per_epoch == 0 || state_.step >= total_steps_) finish(steps_->settle());
     const bool last = state_.step >= last_step_;

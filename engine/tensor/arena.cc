@@ -145,6 +145,7 @@ bool Arena::in_slab(const void* block) const {
 }
 
 void* Arena::pool_allocate(size_t bytes) {
+  ++unplanned_blocks_;
   auto& free_blocks = pool_[bytes];
   if (!free_blocks.empty()) {
     void* block = free_blocks.back();

@@ -35,6 +35,8 @@ class Arena {
   size_t slab_bytes() const;
   // Where steps that are planned have their memory; it may move when a larger plan comes.
   const void* slab() const { return slab_; }
+  // Blocks that came from the pool, in all steps so far.
+  int64_t unplanned_blocks() const { return unplanned_blocks_; }
 
   // RAII: makes `arena` current and runs one step in it.
   class Step {
@@ -84,6 +86,7 @@ class Arena {
 
   std::byte* slab_ = nullptr;
   size_t slab_size_ = 0;
+  int64_t unplanned_blocks_ = 0;
   std::map<size_t, std::vector<void*>> pool_;  // free blocks by size
   std::map<void*, size_t> pool_sizes_;         // all blocks of the pool
 };
