@@ -67,6 +67,19 @@ T2t::T2t(const ModelConfig& config, std::optional<uint64_t> seed, DType dtype) :
   parameters().allocate(seed);
 }
 
+// (1,1+N,D). A card, which one thread works, keeps them: a step that waits for the host is no graph.
+Tensor T2t::positions(DType dtype) const {
+  const Device device = Device::current();
+  if (device.is_cuda() && positions_on_card_ && positions_on_card_.device() == device)
+    return positions_on_card_;
+  Tensor made;
+  for_float("positions", dtype, [&]<class T>() {
+    made = Tensor::of({1, config().tokens(), config().dim},
+                      std::vector<T>(positions_.begin(), positions_.end()));
+  });
+  return device.is_cuda() ? positions_on_card_ = made.clone() : made;
+}
+
 Tensor T2t::forward(const Tensor& images, const Pass& pass) const {
   check_images(images);
   const int64_t B = images.size(0), D = config().dim;
@@ -74,11 +87,7 @@ Tensor T2t::forward(const Tensor& images, const Pass& pass) const {
   Tensor x = soft_split(patches(images, 1), grid);  // every pixel is a token
   for (const TokenTransformer& layer : narrow_) x = soft_split(layer.forward(x, pass), grid /= 2);
   x = pass.show("tokens_to_token", project_->forward(x));
-  Tensor positions;
-  for_float("positions", x.dtype(), [&]<class T>() {
-    positions = Tensor::of({1, config().tokens(), D}, std::vector<T>(positions_.begin(), positions_.end()));
-  });
-  x = embed_tokens(x, cls_token_, positions);
+  x = embed_tokens(x, cls_token_, positions(x.dtype()));
   for (const Block& block : blocks_) x = block.forward(x, pass);
   const Tensor cls = slice(x, 1, 0, 1).reshape({B, D});
   return pass.show("head", head_->forward(norm_->forward(cls)));

@@ -37,10 +37,13 @@ class T2t : public Model {
   Tensor forward(const Tensor& images, const Pass& pass) const override;
 
  private:
+  Tensor positions(DType dtype) const;
+
   std::vector<TokenTransformer> narrow_;  // between the splits
   std::unique_ptr<Linear> project_;
-  Tensor cls_token_;               // (1,1,D)
-  std::vector<double> positions_;  // (1+N,D), fixed
+  Tensor cls_token_;                  // (1,1,D)
+  std::vector<double> positions_;     // (1+N,D), fixed
+  mutable Tensor positions_on_card_;  // (1,1+N,D), of the last card
   std::vector<Block> blocks_;
   std::unique_ptr<LayerNorm> norm_;
   std::unique_ptr<Linear> head_;
