@@ -3,11 +3,14 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <set>
 
-#include "cuda/devices.h"
+#include "engine/io/safetensors.h"
 #include "models/registry.h"
+#include "tests/card.h"
 #include "tests/model_step.h"
 #include "tests/op_run.h"
 #include "tests/process.h"
@@ -21,15 +24,6 @@
 
 namespace tessera {
 namespace {
-
-constexpr Device kCard{Device::Kind::cuda, 0};
-
-bool no_card() {
-  std::string why = "this build has no CUDA";
-  if (!cuda_devices(&why).empty()) return false;
-  MESSAGE("skipped: there is no card: ", why);
-  return true;
-}
 
 bool same_bits(const Tensor& a, const Tensor& b) {
   if (!a || !b) return !a && !b;
@@ -185,6 +179,7 @@ TEST_CASE("cuda: tf32 and bf16 are near f32") {
 struct Trained {
   std::vector<float> weights;
   std::vector<double> losses, norms;
+  int graphs = 0;  // steps that were one
 };
 
 Trained train_on_card(RunConfig config, bool graph) {
@@ -214,9 +209,12 @@ Trained train_on_card(RunConfig config, bool graph) {
         batch.soft_targets[b * K + size_t(batch.labels[b])] = batch.soft_targets[b * K] = 0.5f;
     }
     keep(steps.take(batch, step));
+    trained.graphs += steps.is_graph();
     if (step == 6) keep(steps.settle());
   }
   keep(steps.settle());
+  INFO(steps.why_no_graph());
+  CHECK(trained.graphs == (graph ? 8 : 0));  // all but two of either kind
   trained.weights = model->parameters().flat().values<float>();
   return trained;
 }
@@ -282,6 +280,15 @@ TEST_CASE("cuda: a loss that is not finite ends the run a step later and is not 
       set, runs / "run", {"--device", "cuda", "--lr", "1e30", "--set", "schedule.warmup_lr=1e30"}));
   INFO(run.err);
   CHECK(run.code == 5);
+  // Only what was written before the first step is there, from which all numbers are finite.
+  const std::string last = (runs / "run") + "/last.safetensors";
+  REQUIRE(std::filesystem::exists(last));
+  const SafetensorsFile checkpoint(last);
+  for (const TensorEntry& entry : checkpoint.entries()) {
+    std::vector<double> values(size_t(entry.count()));
+    checkpoint.read_f64(entry, values);
+    CHECK(std::all_of(values.begin(), values.end(), [](double value) { return std::isfinite(value); }));
+  }
   CHECK(run.err.find("the first module whose output is not finite is blocks.") != std::string::npos);
 }
 

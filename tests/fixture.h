@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 #include <string>
+#include <vector>
 
 #include "engine/io/safetensors.h"
 #include "engine/tensor/tensor.h"
@@ -20,17 +21,18 @@ class Fixture {
   explicit Fixture(const std::string& name) : file_(kSourceFolder + "/tests/fixtures/" + name) {}
 
   const SafetensorsFile& file() const { return file_; }
+  // On the current device.
   Tensor floats(const std::string& name, DType dtype = DType::f64) const {
     const TensorEntry& e = entry(name);
-    Tensor tensor(Shape(e.shape.begin(), e.shape.end()), DType::f64);
-    file_.read_f64(e, {tensor.mutable_data<double>(), size_t(tensor.count())});
-    return tensor.to(dtype);
+    std::vector<double> values(size_t(e.count()));
+    file_.read_f64(e, values);
+    return Tensor::of(Shape(e.shape.begin(), e.shape.end()), values).to(dtype);
   }
   Tensor integers(const std::string& name) const {
     const TensorEntry& e = entry(name);
-    Tensor tensor(Shape(e.shape.begin(), e.shape.end()), DType::i32);
-    std::memcpy(tensor.mutable_data<int32_t>(), file_.bytes(e).data(), size_t(tensor.count()) * 4);
-    return tensor;
+    std::vector<int32_t> values(size_t(e.count()));
+    std::memcpy(values.data(), file_.bytes(e).data(), values.size() * sizeof(int32_t));
+    return Tensor::of(Shape(e.shape.begin(), e.shape.end()), values);
   }
   std::string word(const std::string& key) const { return file_.metadata().at(key); }
   double number(const std::string& key) const { return std::stod(word(key)); }
