@@ -8,6 +8,7 @@
 #include <iostream>
 #include <limits>
 
+#include "cli/bench_ops.h"
 #include "cli/commands.h"
 #include "cli/model_file.h"
 #include "cli/output.h"
@@ -44,23 +45,25 @@ RunConfig bench_config(const BenchOptions& o) {
 // A model, one batch, and what a step of training or inference needs.
 class Bench {
  public:
-  Bench(const RunConfig& config, bool training, int64_t batch)
-      : model_(make_model(config.model, config.train.seed)),
-        replicas_(*model_, {.micro_batch = config.train.micro_batch, .dtype = config.train.dtype}),
-        logits_(size_t(batch * config.model.classes)) {
+  Bench(const RunConfig& config, bool training) : model_(make_model(config.model, config.train.seed)) {
     if (training)
       steps_ = std::make_unique<TrainingSteps>(config, *model_, std::numeric_limits<int32_t>::max());
+    else
+      inference_ = std::make_unique<Replicas>(
+          *model_, ReplicaOptions{.micro_batch = config.train.micro_batch, .dtype = config.train.dtype});
+    const int64_t images = training ? config.train.step_images() : config.train.batch;
+    logits_.resize(size_t(images * config.model.classes));
     const Draw draw{.stream = Stream::test};
-    batch_.inputs.resize(size_t(batch * config.model.input_shape().count()));
+    batch_.inputs.resize(size_t(images * config.model.input_shape().count()));
     for (size_t i = 0; i < batch_.inputs.size(); ++i) batch_.inputs[i] = float(draw.normal(i));
-    for (int64_t b = 0; b < batch; ++b) batch_.labels.push_back(int32_t(b % config.model.classes));
+    for (int64_t b = 0; b < images; ++b) batch_.labels.push_back(int32_t(b % config.model.classes));
   }
 
   void step() {
     if (steps_)
       steps_->take(batch_, step_++);
     else
-      replicas_.forward({batch_.inputs, {}, batch_.size()}, logits_.data());
+      inference_->forward({batch_.inputs, {}, batch_.size()}, logits_.data());
   }
 
   // Milliseconds of a step, the mean of `burst` in a row.
@@ -72,12 +75,17 @@ class Bench {
            double(burst);
   }
 
-  int64_t micro_batch() const { return replicas_.micro_batch(); }
+  int64_t images() const { return batch_.size(); }  // of a step
+  int64_t micro_batch() const {
+    return std::min(images(), (steps_ ? steps_->replicas() : *inference_).micro_batch());
+  }
+  bool is_graph() const { return steps_ && steps_->is_graph(); }
+  std::string why_no_graph() const { return steps_ ? steps_->why_no_graph() : ""; }
 
  private:
   std::unique_ptr<Model> model_;
-  Replicas replicas_;
-  std::unique_ptr<TrainingSteps> steps_;  // null: inference
+  std::unique_ptr<TrainingSteps> steps_;
+  std::unique_ptr<Replicas> inference_;  // one of the two
   Batch batch_;
   std::vector<float> logits_;
   int64_t step_ = 0;
@@ -116,7 +124,7 @@ void report(Bench& bench, const BenchOptions& o, int64_t burst, nlohmann::ordere
   for (const double t : ms) mean += t / double(ms.size());
   for (const double t : ms) squares += (t - mean) * (t - mean);
   const double sd = ms.size() > 1 ? std::sqrt(squares / double(ms.size() - 1)) : 0;
-  const double per_second = double(o.batch) * 1e3 / median;
+  const double per_second = double(bench.images()) * 1e3 / median;
   const int64_t flops = o.mode == "train" ? training_flops(own) : own.forward_flops;
   const double gflops = double(flops) * per_second / 1e9;
   if (o.json) {
@@ -143,16 +151,22 @@ void report(Bench& bench, const BenchOptions& o, int64_t burst, nlohmann::ordere
 }
 
 int run(const BenchOptions& o) {
-  TESSERA_CHECK_AS(Exit::usage, o.mode == "train" || o.mode == "infer", "--mode ", o.mode,
-                   ": not train or infer");
+  TESSERA_CHECK_AS(Exit::usage, o.mode == "train" || o.mode == "infer" || o.mode == "ops", "--mode ", o.mode,
+                   ": not train, infer or ops");
   use_threads(o.threads);
   const Device device = device_by_name(o.device);
   const Device::Scope there(device);
   TESSERA_CHECK_AS(Exit::usage, o.batch <= 1 << 20, "--batch ", o.batch, ": at most 1048576");
   const RunConfig config = bench_config(o);
-  const int64_t burst = o.burst > 0 ? o.burst : o.mode == "infer" && o.batch == 1 ? 10 : 1;
-  Bench bench(config, o.mode == "train", o.batch);
+  if (o.mode == "ops") return bench_ops(config, o.batch, o.json);
+  const bool training = o.mode == "train";
+  // What is short, and steps that overlap.
+  const bool together = training ? device.is_cuda() : o.batch == 1;
+  const int64_t burst = o.burst > 0 ? o.burst : together ? 10 : 1;
+  Bench bench(config, training);
   for (int64_t i = 0; i < o.warmup; ++i) bench.timed(burst);
+  if (const std::string why = bench.why_no_graph(); !why.empty())
+    std::cerr << "note: steps are launched kernel by kernel, since none can be one graph: " << why << '\n';
   const nlohmann::ordered_json info{{"tessera", TESSERA_VERSION},
                                     {"onednn", bool(TESSERA_ONEDNN)},
                                     {"model", config.model.name},
@@ -164,7 +178,8 @@ int run(const BenchOptions& o) {
                                     {"micro_batch", bench.micro_batch()},
                                     {"moe", config.model.moe.blocks},
                                     {"experts", config.model.is_moe() ? config.model.moe.experts : 0},
-                                    {"burst", burst}};
+                                    {"burst", burst},
+                                    {"graph", bench.is_graph()}};
   if (o.serve) return serve(bench, burst, info);
   report(bench, o, burst, info, cost(config.model));
   return 0;
@@ -177,7 +192,9 @@ Command bench_command() {
           R"(A training step is forward, loss, backward, optimizer and, with --moe, averaging of the
 experts, on one batch of random numbers. With --serve it answers each line of standard
 input: `step` with a step's milliseconds, `rss` with the peak memory in MB, `info` with
-its settings as JSON.
+its settings as JSON. With --mode ops the ops of a ViT's blocks are measured one by one, by
+the least that each must read and write beside the speed of a copy, and by its operations
+beside that of a large product.
 
   tessera bench --model vit_tiny_patch16_224 --batch 32
   tessera bench --mode infer --batch 1
@@ -186,13 +203,14 @@ its settings as JSON.
             const auto o = std::make_shared<BenchOptions>();
             args.option("--model", "NAME", o->model, "Model; `tessera list models` shows all");
             args.option("--set", "KEY=VALUE", o->set, "Any setting, such as model.depth=4");
-            args.option("--mode", "MODE", o->mode, "train or infer");
+            args.option("--mode", "MODE", o->mode, "train, infer or ops");
             args.option("--batch", o->batch, 1, "Images a step");
             args.option("--device", "NAME", o->device, "auto, cpu, cuda or cuda:I");
             args.option("--threads", o->threads, 0, "Threads; 0: all");
             args.option("--steps", o->steps, 1, "Timed steps");
             args.option("--warmup", o->warmup, 0, "Steps before them");
-            args.option("--burst", o->burst, 0, "Runs per timed step; 0: 10 to infer one image, else 1");
+            args.option("--burst", o->burst, 0,
+                        "Runs per timed step; 0: 10 to infer one image or train on a card, else 1");
             const auto set = [&](const char* option, const char* kind, const std::string& key,
                                  const char* help) {
               args.option(

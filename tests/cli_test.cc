@@ -386,7 +386,21 @@ TEST_CASE("bench measures what it is told to") {
     CHECK(result["median_ms"].get<double>() > 0);
     CHECK(result["min_ms"] <= result["median_ms"]);
     CHECK(result["peak_rss_mb"].get<double>() > 1);
+    CHECK(result["images_per_s"].get<double>() * result["median_ms"].get<double>() == doctest::Approx(8e3));
+    CHECK(result["micro_batch"] <= 8);
+    CHECK(result["graph"] == false);
   }
+  const json ops = parsed(place.run(
+      joined_words({"bench", "--mode", "ops", "--batch", "2", "--threads", "1", "--json"}, tiny)))["ops"];
+  CHECK(ops.size() == 25);
+  for (const json& op : ops) {
+    CAPTURE(op["op"]);
+    CHECK(op["bytes"].get<int64_t>() > 0);
+  }
+  const json two = parsed(place.run(joined_words(
+      {"bench", "--batch", "4", "--steps", "1", "--warmup", "0", "--json", "--set", "train.accumulate=2"},
+      tiny)));
+  CHECK(two["images_per_s"].get<double>() * two["median_ms"].get<double>() == doctest::Approx(8e3));
 }
 
 }  // namespace
