@@ -2,6 +2,7 @@
 
     python3 bench/compare.py                                  # Debian's PyTorch
     python3 bench/compare.py --torch ~/venv/bin/python3       # another one; may be given several times
+    python3 bench/compare.py --device cuda --tessera build-cuda/tessera --torch ~/venv/bin/python3
 
 Both sides build the same model and batch and then answer "step" on a pipe with the milliseconds of one step
 (`tessera bench --serve`, torch_step.py --serve). Each round takes one step of every side, in turns forwards and
@@ -22,7 +23,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 OURS = "tessera"
 # Model here, model in torch_step.py, mode, batch.
-CASES = {
+CPU_CASES = {
     "train-32": ("vit_small_image_32", "vit32", "train", 128),
     "train-224": ("vit_tiny_patch16_224", "vit_tiny_224", "train", 32),
     "infer-32-1": ("vit_small_image_32", "vit32", "infer", 1),
@@ -30,21 +31,40 @@ CASES = {
     "infer-224-1": ("vit_tiny_patch16_224", "vit_tiny_224", "infer", 1),
     "infer-224-128": ("vit_tiny_patch16_224", "vit_tiny_224", "infer", 128),
 }
+CARD_CASES = {
+    f"{mode}-{name}-{batch}": (model, torch_model, mode, batch)
+    for mode in ("train", "infer")
+    for name, model, torch_model, batch in (
+        ("32", "vit_small_image_32", "vit32", 128),
+        ("32", "vit_small_image_32", "vit32", 1024),
+        ("tiny-224", "vit_tiny_patch16_224", "vit_tiny_224", 128),
+        ("small-224", "vit_small_patch16_224", "vit_small_224", 128),
+    )
+}
+CASES = CPU_CASES | CARD_CASES
 MOE = " RUP+EWA"
 SETTLE_SECONDS = 0.05  # threads that wait for more work go to sleep before the next side's turn
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(description="Compares training and inference steps with PyTorch's on the CPU.")
+    parser = argparse.ArgumentParser(description="Compares training and inference steps with PyTorch's.")
     parser.add_argument("--torch", action="append", metavar="PYTHON", help="interpreter that has PyTorch; repeatable")
-    parser.add_argument("--compile", action="store_true", help="torch.compile (PyTorch 2; needs a C++ compiler)")
+    parser.add_argument(
+        "--compile", action="store_true", help="torch.compile too (PyTorch 2; needs a C++ compiler); on a card always"
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--dtype", choices=("f32", "tf32", "bf16"), help="of a card's products (default bf16)")
     parser.add_argument("--tessera", default=ROOT / "build" / "tessera", type=pathlib.Path, help="the program")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of each side")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--cases", nargs="+", choices=CASES, help="default: all of the device")
     parser.add_argument("--json", default=ROOT / "build" / "bench.json", type=pathlib.Path, help="file of all times")
     args = parser.parse_args()
     args.torch = args.torch or ["/usr/bin/python3"]
+    on_card = args.device == "cuda"
+    args.cases = args.cases or list(CARD_CASES if on_card else CPU_CASES)
+    args.compile = args.compile or on_card
+    args.dtype = args.dtype or ("bf16" if on_card else "f32")
     return args
 
 
@@ -75,6 +95,17 @@ class Side:
         self.process.wait()
 
 
+def torches_of(args):
+    """The words that start each PyTorch by its name in the tables: eager and, where wanted, compiled."""
+    torches = {}
+    for python in args.torch:
+        name, command = torch_name(python), [python, ROOT / "bench" / "torch_step.py"]
+        torches[name] = command
+        if args.compile:
+            torches[name + " compiled"] = [*command, "--compile"]
+    return torches
+
+
 def torch_name(python):
     """A name for the table; ends the program where there is no PyTorch."""
     found = subprocess.run([python, "-c", "import torch; print(torch.__version__)"], capture_output=True, text=True)
@@ -86,13 +117,12 @@ def torch_name(python):
 def commands(case, args, torches):
     """The command of each side by its name."""
     model, torch_model, mode, batch = CASES[case]
-    common = ["--mode", mode, "--batch", batch, "--threads", args.threads, "--serve"]
-    ours = [args.tessera, "bench", "--model", model, *common]
-    sides = {OURS: ours}
-    for name, python in torches.items():
-        sides[name] = [python, ROOT / "bench" / "torch_step.py", "--model", torch_model, *common]
-        if args.compile:
-            sides[name].append("--compile")
+    common = ["--mode", mode, "--batch", batch, "--threads", args.threads, "--device", args.device, "--serve"]
+    if args.device == "cuda":
+        common += ["--burst", 10, "--warmup", 5]
+    sides = {OURS: [args.tessera, "bench", "--model", model, *common, "--set", f"train.dtype={args.dtype}"]}
+    for name, command in torches.items():
+        sides[name] = [*command, "--model", torch_model, *common, "--dtype", args.dtype]
     if mode == "train":
         dense = dict(sides)
         for name, command in dense.items():
@@ -127,7 +157,7 @@ def measure(case, args, torches):
 def start_up(args, torches, rounds=9):
     """Seconds from nothing to a help text, and to an imported PyTorch."""
     sides = {OURS: [args.tessera, "--help"]}
-    sides.update({name: [python, "-c", "import torch"] for name, python in torches.items()})
+    sides.update({name: [command[0], "-c", "import torch"] for name, command in torches.items()})
     seconds = {name: [] for name in sides}
     for _ in range(rounds):
         for name, command in sides.items():
@@ -189,6 +219,8 @@ def report(result, torches):
 
     m = result["machine"]
     print(f"{m['date']}, commit {m['commit']}, {m['processor']}, {m['threads']} threads, load {m['load']:.1f} before.")
+    if m["device"] != "cpu":
+        print(f"Steps on {m['device']}, {m['dtype']}.")
     for name, side in result["cases"][0]["sides"].items():
         if name in torches:
             info = side["info"]
@@ -196,12 +228,19 @@ def report(result, torches):
     print(f"Medians of {result['rounds']} interleaved rounds; in brackets the quartiles of the rounds' own ratios.\n")
     print(table(["a step", OURS, *against], steps))
     if memory:
-        print(table(["peak memory", OURS, *against], memory))
+        if m["device"] == "cpu":  # a process's memory, where that of a card does not count
+            print(table(["peak memory", OURS, *against], memory))
         print(table(["4 experts in every second block, averaged, over dense", OURS, *torches], averaging))
     print(table(["start-up", OURS, *against], [started]))
     idle = max(measured["idle_cpu_share"] for measured in result["cases"])
     if idle > 0.02:
         print(f"Doubtful: sides that should have slept used {idle:.0%} of a core while another was measured.")
+
+
+def card(args):
+    """The first card, as the program describes it."""
+    listed = subprocess.run([args.tessera, "list", "devices"], capture_output=True, text=True, check=True).stdout
+    return next((line for line in listed.splitlines() if "cuda:0" in line), "no card").strip()
 
 
 def machine(args):
@@ -214,6 +253,8 @@ def machine(args):
         "commit": git.stdout.strip() or "unknown",
         "processor": models[0].partition(":")[2].strip() if models else "unknown processor",
         "threads": args.threads,
+        "device": args.device if args.device == "cpu" else card(args),
+        "dtype": args.dtype,
         "load": os.getloadavg()[0],
     }
 
@@ -222,7 +263,7 @@ def main():
     args = parse_arguments()
     if not args.tessera.exists():
         sys.exit(f"compare: {args.tessera} is not built; `./run build` builds it")
-    torches = {torch_name(python): python for python in args.torch}
+    torches = torches_of(args)
     result = {"machine": machine(args), "rounds": args.rounds, "cases": []}
     for case in args.cases:
         print(f"compare: {label(case)}", file=sys.stderr, flush=True)

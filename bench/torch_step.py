@@ -10,10 +10,12 @@ A training step is forward, label-smoothed cross-entropy, backward and AdamW on 
 drop-path; --moe makes experts of the MLPs of every second block, under a random uniform partition of the token rows,
 and averages them after each step.
 Inference is the forward pass alone. Runs with PyTorch 1.13 and with today's, and uses what each offers: from 2.0 on
-scaled_dot_product_attention, and the optimizer's fused loop where the CPU has one.
+scaled_dot_product_attention, and the optimizer's fused loop where the device has one. On a card (--device cuda) --dtype
+bf16 is autocast, images lie channels last, and compiled steps are CUDA graphs (mode "reduce-overhead").
 """
 
 import argparse
+import contextlib
 import json
 import os
 import resource
@@ -24,18 +26,23 @@ import time
 MODELS = {
     "vit32": dict(image=32, patch=4, dim=192, depth=9, heads=12, mlp_ratio=2, classes=100, qkv_bias=False),
     "vit_tiny_224": dict(image=224, patch=16, dim=192, depth=12, heads=3, mlp_ratio=4, classes=1000, qkv_bias=True),
+    "vit_small_224": dict(image=224, patch=16, dim=384, depth=12, heads=6, mlp_ratio=4, classes=1000, qkv_bias=True),
 }
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(description="Times PyTorch's training or inference step of a ViT on the CPU.")
+    parser = argparse.ArgumentParser(description="Times PyTorch's training or inference step of a ViT.")
     parser.add_argument("--model", choices=MODELS, default="vit32")
     parser.add_argument("--mode", choices=("train", "infer"), default="train")
     parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--dtype", choices=("f32", "tf32", "bf16"), default="f32", help="of a card's products")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--steps", type=int, default=5, help="timed steps")
     parser.add_argument("--warmup", type=int, default=2, help="steps before them")
-    parser.add_argument("--burst", type=int, help="runs per timed step (default 10 to infer one image, else 1)")
+    parser.add_argument(
+        "--burst", type=int, help="runs per timed step (default 10 on a card or to infer one image, else 1)"
+    )
     parser.add_argument("--moe", action="store_true", help="experts in every second block, averaged after each step")
     parser.add_argument("--experts", type=int, default=4)
     parser.add_argument("--compile", action="store_true", help="torch.compile (PyTorch 2; needs a C++ compiler)")
@@ -49,7 +56,9 @@ def parse_arguments():
     if args.moe and args.batch * tokens % args.experts:
         parser.error(f"--moe: {args.batch} x {tokens} token rows do not divide by {args.experts} experts")
     if args.burst is None:
-        args.burst = 10 if args.mode == "infer" and args.batch == 1 else 1
+        args.burst = 10 if args.device == "cuda" or args.mode == "infer" and args.batch == 1 else 1
+    if args.device == "cpu" and args.dtype != "f32":
+        parser.error("--dtype is for a card; the CPU's steps are f32")
     return args
 
 
@@ -108,9 +117,9 @@ class RandomPartitionMoe(nn.Module):
     def forward(self, x):
         rows = x.reshape(-1, x.shape[-1])
         experts = len(self.fc1_weight)
-        order = torch.randperm(len(rows))
+        order = torch.randperm(len(rows), device=x.device)
         inverse = torch.empty_like(order)
-        inverse[order] = torch.arange(len(rows))
+        inverse[order] = torch.arange(len(rows), device=x.device)
         parts = rows[order].view(experts, -1, x.shape[-1])
         hidden = F.gelu(torch.baddbmm(self.fc1_bias.unsqueeze(1), parts, self.fc1_weight.transpose(1, 2)))
         out = torch.baddbmm(self.fc2_bias.unsqueeze(1), hidden, self.fc2_weight.transpose(1, 2))
@@ -172,18 +181,26 @@ def adamw(model):
 
 def make_step(args):
     """A function that runs one step, and what it was made of."""
-    model = Vit(**MODELS[args.model], experts=args.experts if args.moe else 0)
+    model = Vit(**MODELS[args.model], experts=args.experts if args.moe else 0).to(args.device)
     shape = (args.batch, 3, MODELS[args.model]["image"], MODELS[args.model]["image"])
-    images = torch.randn(shape)
-    labels = torch.randint(MODELS[args.model]["classes"], (args.batch,))
+    images = torch.randn(shape, device=args.device)
+    labels = torch.randint(MODELS[args.model]["classes"], (args.batch,), device=args.device)
     notes = {"attention": "sdpa" if HAS_SDPA else "matmul+softmax", "compiled": args.compile}
-    forward = torch.compile(model) if args.compile else model
+    precision = contextlib.nullcontext
+    if args.device == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.dtype != "f32"
+        model, images = (x.to(memory_format=torch.channels_last) for x in (model, images))
+        if args.dtype == "bf16":
+            precision = lambda: torch.autocast("cuda", torch.bfloat16)
+    forward = model
+    if args.compile:
+        forward = torch.compile(model, mode="reduce-overhead" if args.device == "cuda" else None)
 
     if args.mode == "infer":
         model.eval()
 
         def infer():
-            with torch.inference_mode():
+            with torch.inference_mode(), precision():
                 forward(images)
 
         return infer, notes
@@ -193,7 +210,9 @@ def make_step(args):
 
     def train():
         optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(forward(images), labels, label_smoothing=LABEL_SMOOTHING).backward()
+        with precision():
+            loss = F.cross_entropy(forward(images), labels, label_smoothing=LABEL_SMOOTHING)
+        loss.backward()
         optimizer.step()
         for moe in moes:
             moe.average(SHARE_RATE)
@@ -218,6 +237,8 @@ def timed(step, burst):
     start = time.perf_counter()
     for _ in range(burst):
         step()
+    if ARGS.device == "cuda":
+        torch.cuda.synchronize()
     return (time.perf_counter() - start) * 1e3 / burst
 
 
@@ -241,7 +262,7 @@ def serve(step, burst, info):
 def main():
     args = ARGS
     torch.set_num_threads(args.threads)
-    if blas() == "reference":
+    if args.device == "cpu" and blas() == "reference":
         sys.exit(
             "torch_step: this PyTorch runs on the reference BLAS, many times slower than it could be, and a "
             "comparison with it would be worthless; install OpenBLAS (Debian: libopenblas0-openmp)"
@@ -251,7 +272,8 @@ def main():
     for _ in range(args.warmup):
         timed(step, args.burst)
     info = {"torch": torch.__version__, "model": args.model, "mode": args.mode, "batch": args.batch}
-    info.update(blas=blas(), threads=args.threads, experts=args.experts if args.moe else 0, burst=args.burst, **notes)
+    info.update(blas="cublas" if args.device == "cuda" else blas(), device=args.device, dtype=args.dtype)
+    info.update(threads=args.threads, experts=args.experts if args.moe else 0, burst=args.burst, **notes)
     if args.serve:
         return serve(step, args.burst, info)
     ms = [timed(step, args.burst) for _ in range(args.steps)]
