@@ -135,10 +135,12 @@ TEST_CASE("placements of experts") {
   CHECK(moe_blocks("last-1", 9) == Ids{7});
   CHECK(moe_blocks("5,1,3,1", 6) == Ids{1, 3, 5});
   const std::pair<const char*, const char*> wrong[] = {
-      {"every-0", "names no block"},    {"every-13", "names no block"},    {"last-0", "names no block"},
-      {"last-7", "only 6 odd blocks"},  {"12", "block 12 does not exist"}, {"1,,2", "'' is not a number"},
-      {"1, 2", "' 2' is not a number"}, {"", "'' is not a number"},        {"every-x", "'x' is not a number"},
-      {"-1", "'-1' is not a number"},   {"some", "'some' is not a number"}};
+      {"every-0", "names no block"},      {"every-13", "names no block"},
+      {"last-0", "names no block"},       {"last-7", "only 6 odd blocks"},
+      {"12", "block 12 does not exist"},  {"1,,2", "'' is not a number"},
+      {"1, 2", "' 2' is not a number"},   {"", "'' is not a number"},
+      {"every-x", "'x' is not a number"}, {"-1", "'-1' is not a number"},
+      {"some", "'some' is not a number"}, {"00000000000000000001", "is not a number"}};
   for (const auto& wrong_one : wrong) {
     const char* const placement = wrong_one.first;
     CAPTURE(placement);
