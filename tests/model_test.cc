@@ -270,10 +270,12 @@ TEST_CASE("a configuration survives JSON, and wrong keys and values are named") 
   const auto invalid = [](auto&& change) {
     ModelConfig c = small_config();
     change(c);
-    const Caught e = error_of([&] { Vit(c, 0); });
+    const Caught e = error_of([&] { validate(c); });
     CHECK(e.code == Exit::usage);
     return e.message;
   };
+  c.patch = 3;
+  CHECK(error_of([&] { Vit(c, 0); }).has("model.patch = 3"));
   CHECK(invalid([](auto& c) { c.patch = 3; }) == "model.patch = 3 does not divide image_size = 8");
   CHECK(invalid([](auto& c) { c.heads = 5; }) == "model.heads = 5 does not divide dim = 12");
   CHECK(invalid([](auto& c) { c.depth = 0; }) == "model.depth = 0: must be from 1 to 1024");
