@@ -89,6 +89,11 @@ TEST_CASE("bf16: every op that takes it, against f64") {
       for (size_t k = 0; k < exact.grads.size(); ++k)
         if (exact.grads[k])
           CHECK(difference(half.grads[k], exact.grads[k]) <= kRoundedGradient * magnitude_of(exact.grads));
+      const Run overwritten = run(c, inputs, Device(), DType::bf16, Before::nan);
+      for (size_t k = 0; k < exact.grads.size(); ++k)
+        if (exact.grads[k]) CHECK(difference(overwritten.grads[k], half.grads[k]) == 0);
+      CHECK(worst_added(run(c, inputs, Device(), DType::bf16, Before::ones), exact) <=
+            kRoundedGradient * std::max(1.0, magnitude_of(exact.grads)));
     }
   CHECK(missing.empty());
 }

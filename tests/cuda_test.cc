@@ -57,6 +57,11 @@ TEST_CASE("cuda: every case of every op, in f32 and f64, and twice the same bits
           REQUIRE(bool(card.grads[k]) == bool(exact.grads[k]));
           if (exact.grads[k]) CHECK(difference(card.grads[k], exact.grads[k]) <= 5 * tolerance * unit);
         }
+        const Run overwritten = run(c, inputs, kCard, dtype, Before::nan);
+        for (size_t k = 0; k < exact.grads.size(); ++k)
+          if (exact.grads[k]) CHECK(difference(overwritten.grads[k], card.grads[k]) == 0);
+        const Run added = run(c, inputs, kCard, dtype, Before::ones);
+        CHECK(worst_added(added, exact) <= 5 * tolerance * std::max(1.0, unit));
         if (dtype != DType::f32) continue;
         const Run again = run(c, inputs, kCard, dtype);
         CHECK(same_bits(card.y, again.y));
@@ -97,6 +102,8 @@ TEST_CASE("cuda: every op that takes bf16, in it, and twice the same bits") {
       const Inputs inputs = rounded(random_inputs(shapes));
       const Run exact = run(c, inputs, Device(), DType::f64), card = run(c, inputs, kCard, DType::bf16);
       CHECK(difference(card.y, exact.y) <= kRoundedResult * magnitude(exact.y));
+      CHECK(worst_added(run(c, inputs, kCard, DType::bf16, Before::ones), exact) <=
+            kRoundedGradient * std::max(1.0, magnitude_of(exact.grads)));
       const Run again = run(c, inputs, kCard, DType::bf16);
       CHECK(same_bits(card.y, again.y));
       for (size_t k = 0; k < exact.grads.size(); ++k) {

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 
 #include "engine/ops/ops.h"
@@ -39,9 +40,14 @@ inline Inputs rounded(const Inputs& inputs) {
   return halves;
 }
 
+// What is in the gradients' memory before backward: whatever it may be, NaN to be overwritten, or ones to be
+// added to.
+enum class Before { nothing, nan, ones };
+
 // The gradient of the result is normal numbers. In bf16 the leaves are f32 with bf16 copies, and the first is
 // narrowed.
-inline Run run(const OpCase& c, const Inputs& inputs, const Device& device, DType dtype) {
+inline Run run(const OpCase& c, const Inputs& inputs, const Device& device, DType dtype,
+               Before before = Before::nothing) {
   const Device::Scope there(device);
   Inputs leaves, copies;
   for (const Tensor& input : inputs) {
@@ -63,10 +69,22 @@ inline Run run(const OpCase& c, const Inputs& inputs, const Device& device, DTyp
   record("loss", {y}, loss, [dy, gy = y.gradient()](const Gradient&) {
     for_float("loss", dy.dtype(), [&]<class T>() { copy(gy.target<T>().data, dy.data<T>(), dy.count()); });
   });
+  if (before != Before::nothing)
+    for (Tensor& leaf : leaves)
+      leaf.prefill_grad(before == Before::nan ? std::nan("") : 1, before == Before::ones);
   tape.backward(loss);
   for (const Tensor& leaf : leaves)
     result.grads.push_back(leaf.gradient().written() ? leaf.grad().to(Device()) : Tensor());
   return result;
+}
+
+// How far the gradients are from `exact` ones that were added to ones.
+inline double worst_added(const Run& added, const Run& exact) {
+  double most = 0;
+  for (size_t k = 0; k < exact.grads.size(); ++k)
+    for (int64_t i = 0; exact.grads[k] && i < exact.grads[k].count(); ++i)
+      most = worst(most, std::abs(added.grads[k].at(i) - 1 - exact.grads[k].at(i)));
+  return most;
 }
 
 inline double magnitude(const Tensor& x) {
