@@ -42,6 +42,9 @@ TEST_CASE("deviations follow their closed form, and the mean does not move") {
   CHECK(traces[1].deviation.back() < 0.1 * traces[1].deviation.front());
   CHECK(traces[2].deviation.back() < 1e-6);
   CHECK(traces[2].fused_top1 == traces[2].mixture_top1);
+  // The first gradients are the same, and six averagings take off their part: 0.6 = 1 - 0.3 * 4 / 3 each.
+  CHECK(traces[1].memory.back() ==
+        doctest::Approx(std::pow(0.6, 6) * traces[0].memory.back()).epsilon(1e-4).scale(0));
   CHECK(traces[0].deviation.front() == traces[1].deviation.front());
 }
 

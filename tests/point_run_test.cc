@@ -82,6 +82,7 @@ TEST_CASE("a run on point clouds learns, goes on to the bit, fuses and takes vot
   CHECK(votes.second != plain.second);
   CHECK(votes.second == doctest::Approx(again.second).epsilon(1e-5));
   CHECK(eval({"--votes", "5", "--seed", "1"}).second != votes.second);
+  CHECK(eval({"--votes", "6"}).second != votes.second);
   CHECK(run_program({"predict", fused, "--index", "0", "1"}).code == 0);
   CHECK(run_program({"predict", fused, "picture.png"}).code == 2);
 }

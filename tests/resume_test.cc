@@ -4,12 +4,15 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <thread>
 
+#include "engine/base/check.h"
+#include "engine/io/atomic_file.h"
 #include "engine/io/safetensors.h"
 #include "tests/tiny_run.h"
 
@@ -116,9 +119,22 @@ TEST_CASE("SGD over a part of an epoch, evaluated now and then: the same bits an
   REQUIRE(whole.code == 0);
   const auto log = log_of(runs / "whole");
   CHECK(log.size() == 31 + 3);  // 2.6 epochs of 12 steps; the ends of three epochs
-  int evaluated = 0;
-  for (const auto& line : log) evaluated += line.contains("test_top1");
-  CHECK(evaluated == 2);  // after the second epoch and at the end
+  // What an epoch's line says is the mean of its steps.
+  double loss = 0, norm = 0, accuracy = 0, steps = 0;
+  for (const auto& line : log) {
+    if (line["kind"] == "step") {
+      loss += line["loss"].get<double>();
+      norm += line["grad_norm"].get<double>();
+      accuracy += line["accuracy"].get<double>();
+      ++steps;
+      continue;
+    }
+    CHECK(line["train_loss"].get<double>() == doctest::Approx(loss / steps));
+    CHECK(line["grad_norm"].get<double>() == doctest::Approx(norm / steps));
+    CHECK(line["train_accuracy"].get<double>() == doctest::Approx(accuracy / steps));
+    CHECK(line.contains("test_top1") == (line["epoch"] != 0));  // after the second epoch and at the end
+    loss = norm = accuracy = steps = 0;
+  }
 
   // Killed at step 17 or later, with step 14 as its last checkpoint: what was logged since is written anew.
   Process started(command("killed", {"--set", "train.checkpoint_every=14", "--max-steps", "100000"}));
@@ -134,6 +150,47 @@ TEST_CASE("SGD over a part of an epoch, evaluated now and then: the same bits an
   INFO(resumed.err);
   REQUIRE(resumed.code == 0);
   CHECK(log_of(runs / "killed") == log);
+}
+
+TEST_CASE("a run does not go on with other images") {
+  if (no_program()) return;
+  const TinySet set;
+  const ScratchFolder runs;
+  REQUIRE(run_program(train_command(set, runs / "run", {"--max-steps", "3"})).code == 0);
+  const std::string images = set.folder.path() / "train-images-idx3-ubyte";
+  std::string bytes = Process::read(images);
+  bytes[500] = char(bytes[500] + 1);
+  write_file_atomically(images, bytes);
+  const Finished resumed = run_program({"train", "--resume", runs / "run", "--quiet"});
+  CHECK(resumed.code == int(Exit::data));
+  CHECK(resumed.err.find("are not those that the run was started with") != std::string::npos);
+}
+
+TEST_CASE("the moving average of a run that starts from weights starts from them") {
+  if (no_program()) return;
+  const TinySet set;
+  const ScratchFolder runs;
+  const auto train = [&](const char* out, const std::vector<std::string>& more) {
+    std::vector<std::string> words{"--set", "model.moe.blocks=none"};
+    words.insert(words.end(), more.begin(), more.end());
+    REQUIRE(run_program(train_command(set, runs / out, words)).code == 0);
+  };
+  train("first", {"--max-steps", "5"});
+  train("second",
+        {"--init", runs / "first", "--set", "train.ema=0.9", "--set", "train.seed=9", "--max-steps", "1"});
+  const SafetensorsFile first(runs / "first/model.safetensors"), second(runs / "second/model.safetensors"),
+      average(runs / "second/ema.safetensors");
+  for (const TensorEntry& entry : average.entries()) {
+    CAPTURE(entry.name);
+    std::vector<float> from(size_t(entry.count())), to(from.size()), own(from.size());
+    first.read_f32(*first.find(entry.name), from);
+    second.read_f32(*second.find(entry.name), to);
+    average.read_f32(entry, own);
+    bool as_said = true;
+    for (size_t i = 0; i < own.size(); ++i)
+      as_said = as_said && std::abs(own[i] - (2 * from[i] + 9 * to[i]) / 11) < 1e-5f;
+    CHECK(as_said);
+  }
 }
 
 TEST_CASE("killed between an epoch's line and its checkpoint, a run has that line once") {

@@ -83,6 +83,27 @@ TEST_CASE("Louvain's result has more modularity than its neighbours") {
     triangles.weights[size_t(i * 6 + j)] = triangles.weights[size_t(j * 6 + i)] = 1;
   CHECK(louvain(triangles) == std::vector<int32_t>{0, 0, 0, 1, 1, 1});
   CHECK(modularity(triangles, louvain(triangles)) == doctest::Approx(5.0 / 14));
+  // A pair of nodes gains 1 - r d d' / 14 by being one, with degrees of 2 and 3.
+  CHECK(louvain(triangles, 4) == std::vector<int32_t>{0, 1, 2, 3, 4, 5});
+  CHECK(louvain(triangles, 0.1) == std::vector<int32_t>(6, 0));
+}
+
+TEST_CASE("where two pairs of groups fall apart at once, the one that is cheaper to join is joined again") {
+  // Two groups of four nodes and two of two. Their links e and their nodes' degrees d are such that e / d^2,
+  // and with it the resolution at which they part, is that of both pairs; the small ones lose less by
+  // joining.
+  Graph graph{12, std::vector<double>(144, 0.0)};
+  const auto link = [&](int64_t begin, int64_t half, double within, double between) {
+    for (int64_t i = begin; i < begin + 2 * half; ++i)
+      for (int64_t j = begin; j < begin + 2 * half; ++j)
+        if (i != j)
+          graph.weights[size_t(i * 12 + j)] = (i - begin) / half == (j - begin) / half ? within : between;
+  };
+  link(0, 4, 10, 1);       // d = 3 * 10 + 4 * 1 = 34
+  link(8, 2, 16.5, 0.25);  // d = 16.5 + 2 * 0.25 = 17
+  CHECK(cluster(graph, 2) == std::vector<int32_t>{0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1});
+  CHECK(cluster(graph, 4) == std::vector<int32_t>{0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 3, 3});
+  CHECK(cluster(graph, 3) == std::vector<int32_t>{0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2});
 }
 
 TEST_CASE("any number of groups is met exactly") {
