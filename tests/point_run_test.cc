@@ -1,6 +1,7 @@
 // Point clouds through the program: trained, stopped and gone on with, fused, and voted on.
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "engine/base/rng.h"
@@ -82,7 +83,7 @@ TEST_CASE("a run on point clouds learns, goes on to the bit, fuses and takes vot
   CHECK(votes.second != plain.second);
   CHECK(votes.second == doctest::Approx(again.second).epsilon(1e-5));
   CHECK(eval({"--votes", "5", "--seed", "1"}).second != votes.second);
-  CHECK(eval({"--votes", "6"}).second != votes.second);
+  CHECK(std::abs(eval({"--votes", "6"}).second - votes.second) > 1e-5);
   CHECK(run_program({"predict", fused, "--index", "0", "1"}).code == 0);
   CHECK(run_program({"predict", fused, "picture.png"}).code == 2);
 }
