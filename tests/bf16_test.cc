@@ -7,6 +7,7 @@
 #include "engine/kernels/gemm.h"
 #include "tests/model_step.h"
 #include "tests/op_run.h"
+#include "tests/small_models.h"
 
 namespace tessera {
 namespace {
@@ -125,6 +126,19 @@ TEST_CASE("bf16: a model with experts, dropout and drop-path, and copies that fo
   testing::ModelStep(*half, batch);  // with other weights, whose copies must not stay
   half->parameters().flat().assign<float>(wide->parameters().flat().values<float>());
   testing::near_in_bf16({*half, batch}, {*wide, batch});
+}
+
+TEST_CASE("bf16: routed models") {
+  for (const ModelConfig& config : testing::routed_models()) {
+    CAPTURE(config.name);
+    const testing::SomeBatch batch(config, 23);
+    const auto wide = make_model(config, 5), half = make_model(config, 5);
+    half->parameters().keep_copies();
+    const testing::ModelStep exact(*wide, batch), rounded(*half, batch);  // in which a near choice may differ
+    CHECK(rounded.result.loss != exact.result.loss);
+    CHECK(rounded.result.loss == doctest::Approx(exact.result.loss).epsilon(0.02));
+    CHECK(rounded.result.gradient_norm == doctest::Approx(exact.result.gradient_norm).epsilon(0.1));
+  }
 }
 
 TEST_CASE("bf16: copies are made anew when a value may have been written, and only then") {

@@ -167,6 +167,7 @@ TEST_CASE("cuda: a model's loss, gradients and logits, with experts, dropout and
 TEST_CASE("cuda: every architecture's loss, gradients and logits") {
   if (no_card()) return;
   for (const ModelConfig& config : all_models()) same_on_both(config);
+  for (const ModelConfig& config : testing::routed_models()) same_on_both(config);
 }
 
 TEST_CASE("cuda: tf32 and bf16 are near f32") {
@@ -189,7 +190,8 @@ struct Trained {
   int graphs = 0;  // steps that were one
 };
 
-Trained train_on_card(RunConfig config, bool graph) {
+// `graphs`: the steps that are to be one, of 12 all but two of either kind.
+Trained train_on_card(RunConfig config, bool graph, int graphs = 8) {
   const Device::Scope there(kCard);
   config.train.batch = 12;
   config.train.graph = graph;
@@ -221,7 +223,7 @@ Trained train_on_card(RunConfig config, bool graph) {
   }
   keep(steps.settle());
   INFO(steps.why_no_graph());
-  CHECK(trained.graphs == (graph ? 8 : 0));  // all but two of either kind
+  CHECK(trained.graphs == (graph ? graphs : 0));
   trained.weights = model->parameters().flat().values<float>();
   return trained;
 }
@@ -246,6 +248,17 @@ TEST_CASE("cuda: a step as a graph has the bits of its kernels one by one") {
     CHECK(graph.losses == eager.losses);
     CHECK(graph.norms == eager.norms);
     CHECK(graph.weights == eager.weights);
+  }
+}
+
+TEST_CASE("cuda: a step whose routes the host finds is no graph, and trains") {
+  if (no_card()) return;
+  for (const ModelConfig& model : testing::routed_models()) {
+    RunConfig config;
+    config.model = model;
+    const Trained wanted = train_on_card(config, true, 0), eager = train_on_card(config, false);
+    CHECK(wanted.losses == eager.losses);
+    CHECK(wanted.weights == eager.weights);
   }
 }
 

@@ -46,4 +46,19 @@ inline std::vector<ModelConfig> small_models(const std::string& moe = "none") {
   return models;
 }
 
+// With routers of tokens and of images.
+inline std::vector<ModelConfig> routed_models() {
+  ModelConfig tokens = small_models("every-2")[0];
+  tokens.moe.router = MoeRouter::token;
+  tokens.moe.experts = 3;
+  tokens.moe.routing.k = 2;
+  ModelConfig images = tokens;
+  images.architecture = "mobile_vmoe";
+  images.name = "small_mobile_vmoe";
+  images.moe.blocks = "final-2";
+  images.moe.router = MoeRouter::image;
+  images.moe.groups = "0,1,2,0,1";
+  return {tokens, images};
+}
+
 }  // namespace tessera::testing

@@ -8,11 +8,11 @@ namespace {
 // i32 (B N, k): every row of chosen(B,k) N times.
 Tensor for_all_tokens(const Tensor& chosen, int64_t N) {
   const int64_t B = chosen.size(0), k = chosen.size(1);
-  Tensor all({B * N, k}, DType::i32);
-  int32_t* to = all.mutable_data<int32_t>();
+  const std::vector<int32_t> own = chosen.values<int32_t>();
+  std::vector<int32_t> all;
   for (int64_t b = 0; b < B; ++b)
-    for (int64_t n = 0; n < N; ++n) to = std::copy_n(chosen.data<int32_t>() + b * k, k, to);
-  return all;
+    for (int64_t n = 0; n < N; ++n) all.insert(all.end(), own.begin() + b * k, own.begin() + (b + 1) * k);
+  return Tensor::of({B * N, k}, all);
 }
 
 // Scores whose order is that of the shares that super-classes have in the truth, to a thousandth; of equal
@@ -21,32 +21,36 @@ Tensor truth_first(const Tensor& truth, const Tensor& gates) { return add(scale(
 
 // The part of the images whose likeliest super-class has the largest gate.
 double accuracy(const Tensor& gates, const Tensor& truth) {
-  const Tensor got = top_k(gates, 1), want = top_k(truth, 1);
+  const auto got = top_k(gates, 1).values<int32_t>(), want = top_k(truth, 1).values<int32_t>();
   int64_t right = 0;
-  for (int64_t b = 0; b < got.count(); ++b) right += got.data<int32_t>()[b] == want.data<int32_t>()[b];
-  return double(right) / double(std::max<int64_t>(1, got.count()));
+  for (size_t b = 0; b < got.size(); ++b) right += got[b] == want[b];
+  return double(right) / double(std::max<size_t>(1, got.size()));
 }
 
 }  // namespace
 
 Tensor ImageRouter::superclass_targets(const Tensor& targets, DType dtype) const {
   const int64_t B = targets.size(0), K = int64_t(superclass_.size()), E = weight_.size(0);
-  Tensor truth = Tensor::zeros({B, E}, dtype);
+  Tensor truth;
   const bool soft = targets.dtype() != DType::i32;
   TESSERA_CHECK_AS(Exit::usage, !soft || targets.size(1) == K, name_, ": targets", targets.shape(),
                    ", but model.moe.groups has ", K, " classes");
   for_float("superclass_targets", dtype, [&]<class T>() {
-    T* const to = truth.mutable_data<T>();
+    std::vector<T> to(size_t(B * E), T(0));
+    const std::vector<T> shares = soft ? targets.values<T>() : std::vector<T>();
+    const std::vector<int32_t> labels = soft ? std::vector<int32_t>() : targets.values<int32_t>();
     for (int64_t b = 0; b < B; ++b) {
       if (soft) {
-        for (int64_t k = 0; k < K; ++k) to[b * E + superclass_[size_t(k)]] += targets.data<T>()[b * K + k];
+        for (int64_t k = 0; k < K; ++k)
+          to[size_t(b * E + superclass_[size_t(k)])] += shares[size_t(b * K + k)];
       } else {
-        const int32_t label = targets.data<int32_t>()[b];
+        const int32_t label = labels[size_t(b)];
         TESSERA_CHECK_AS(Exit::data, label >= 0 && label < K, name_, ": label ", label, " of sample ", b,
                          " is not one of the ", K, " classes of model.moe.groups");
-        to[b * E + superclass_[size_t(label)]] = T(1);
+        to[size_t(b * E + superclass_[size_t(label)])] = T(1);
       }
     }
+    truth = Tensor::of({B, E}, to);
   });
   return truth;
 }

@@ -6,11 +6,11 @@ namespace tessera {
 
 Scores score(const Tensor& x, const Tensor& weight, double noise, const Pass& pass, uint32_t site) {
   const int64_t B = x.size(0), N = x.size(1), E = weight.size(0);
-  const Tensor logits = linear(x, weight);
+  const Tensor logits = linear(widen(x), weight);
   Tensor noisy = logits;
   if (pass.training && noise > 0)
     noisy = add(logits, normal_noise(logits.shape(), noise / double(E), pass.draw(Stream::routing, site),
-                                     pass.first_sample, x.dtype()));
+                                     pass.first_sample, logits.dtype()));
   return {logits.reshape({B * N, E}), noisy.reshape({B * N, E})};
 }
 
@@ -19,9 +19,10 @@ namespace {
 // i32 (M,1): the last of each row's k choices.
 Tensor last_choices(const Tensor& chosen) {
   const int64_t M = chosen.size(0), k = chosen.size(1);
-  Tensor last({M, 1}, DType::i32);
-  for (int64_t i = 0; i < M; ++i) last.mutable_data<int32_t>()[i] = chosen.data<int32_t>()[i * k + k - 1];
-  return last;
+  const std::vector<int32_t> all = chosen.values<int32_t>();
+  std::vector<int32_t> last;
+  for (int64_t i = 0; i < M; ++i) last.push_back(all[size_t(i * k + k - 1)]);
+  return Tensor::of({M, 1}, last);
 }
 
 }  // namespace

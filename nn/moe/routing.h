@@ -1,4 +1,5 @@
 // Routing: the experts that a router chose for each row, and the rows' places among those of their experts.
+// The host finds them, from scores on a card too.
 #pragma once
 
 #include <cstdint>
