@@ -158,6 +158,8 @@ int run(const BenchOptions& o) {
   const Device::Scope there(device);
   TESSERA_CHECK_AS(Exit::usage, o.batch <= 1 << 20, "--batch ", o.batch, ": at most 1048576");
   const RunConfig config = bench_config(o);
+  TESSERA_CHECK_AS(Exit::usage, o.mode != "ops" || !o.serve,
+                   "bench --serve: answers about steps; take --mode train or infer");
   if (o.mode == "ops") return bench_ops(config, o.batch, o.json);
   const bool training = o.mode == "train";
   // What is short, and steps that overlap.

@@ -1,11 +1,11 @@
 #include "cli/bench_ops.h"
 
-#include <nlohmann/json.hpp>
-
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <functional>
 #include <limits>
+#include <nlohmann/json.hpp>
 #include <string>
 
 #include "cli/output.h"
@@ -114,7 +114,9 @@ class OpsBench {
     const double forward = step(false, false);
     costs_.push_back({name, forward, read + bytes_of(dy), flops});
     const double backward = step(true, true) - step(true, false);
-    costs_.push_back({name + ", backward", backward, read + bytes_of(dy) + gradients, 2 * flops});
+    // A difference within the spread of its terms says nothing.
+    costs_.push_back({name + ", backward", backward > 0.1 * forward ? backward : NAN,
+                      read + bytes_of(dy) + gradients, 2 * flops});
   }
   static void* data_of(Tensor& x) {
     void* data = nullptr;
@@ -240,7 +242,7 @@ class OpsBench {
   static const StepNumbers* numbers_in(const Tensor& block) {
     return reinterpret_cast<const StepNumbers*>(block.data<uint8_t>());
   }
-  int64_t hidden() const { return int64_t(double(c_.dim) * c_.mlp_ratio); }
+  int64_t hidden() const { return c_.hidden(c_.dim); }
 
   const ModelConfig c_;
   const bool half_;  // bf16
@@ -270,6 +272,10 @@ int bench_ops(const RunConfig& config, int64_t batch, bool json) {
                    {"flops", c.flops},
                    {"share_of_copy", moved / bandwidth},
                    {"share_of_product", done / rate}});
+    if (std::isnan(c.seconds)) {
+      table.add({c.name, "-", "-", "-", "-", "-"});
+      continue;
+    }
     table.add({c.name, fixed(c.seconds * 1e6, 1), fixed(moved / 1e9, 1), percent(moved / bandwidth),
                c.flops ? fixed(done / 1e9, 1) : "", c.flops ? percent(done / rate) : ""});
   }

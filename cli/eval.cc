@@ -46,9 +46,6 @@ void print(const EvalOptions& o, const ModelFile& file, const Dataset& data, con
   classes.print();
 }
 
-// As in training on ModelNet40 (recipes/ewa-pointcloud.toml).
-constexpr CloudAugment kVoteAugment{.scale = 1.5, .shift = 0.2};
-
 int run(const EvalOptions& o) {
   use_threads(o.threads);
   const Device device = device_by_name(o.device);
@@ -61,7 +58,7 @@ int run(const EvalOptions& o) {
   Replicas replicas(*file.model, {});
   print(o, file, data,
         evaluate(replicas, data, normalization_for(file, data), file.config().classes, o.batch, o.limit,
-                 int(o.workers), {.count = o.votes, .seed = uint64_t(o.seed), .augment = kVoteAugment}));
+                 int(o.workers), {.count = o.votes, .seed = uint64_t(o.seed)}));
   return 0;
 }
 

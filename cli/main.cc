@@ -32,9 +32,8 @@ std::string verbs(const std::string& first = {}) {
 }
 
 std::string help() {
-  return "Tessera trains Vision Transformers whose feed-forward layers are experts, averages the experts "
-         "after\n"
-         "every step, and fuses them into a plain ViT.\n\n"
+  return "Tessera trains Vision Transformers whose feed-forward layers are experts,\n"
+         "averages the experts after every step, and fuses them into a plain ViT.\n\n"
          "  tessera VERB ...          does it\n"
          "  tessera VERB --help       explains it\n"
          "  tessera --version\n\nVerbs\n" +
@@ -49,9 +48,9 @@ From images to a fused model
   tessera info vit.safetensors
 
 Results go to standard output (as JSON with --json), progress and errors to standard error.
-Exit codes: 0 done, 1 other failure, 2 usage or configuration, 3 data, 4 weights or checkpoint file or
-one that cannot be written, 5 training diverged, 6 device or memory, 7 a check of the result failed, 130 and 143
-interrupted after saving.
+Exit codes: 0 done, 1 other failure, 2 usage or configuration, 3 data, 4 weights or
+checkpoint file, or one that cannot be written, 5 training diverged, 6 device or memory,
+7 a check of the result failed, 130 and 143 interrupted after saving.
 )";
 }
 

@@ -121,7 +121,7 @@ double final_top1(const RunConfig& config, const std::string& weights, bool fuse
   model->parameters().move_to(device);
   const Device::Scope there(device);
   const Dataset test = load_dataset(config.data.folder, Split::test, config.data.name);
-  Replicas replicas(*model, {});
+  Replicas replicas(*model, {.dtype = config.train.dtype});
   return evaluate(replicas, test, normalization(test.name), config.model.classes, 256, config.data.test_limit,
                   0, votes)
       .top1;
@@ -238,7 +238,7 @@ class Reproduction {
       }
       if (recipe_.votes > 1)
         outcome.voted = final_top1(settings, RunFiles{folder}.model(), arm.fuse,
-                                   {recipe_.votes, settings.train.seed, settings.data.cloud});
+                                   {.count = recipe_.votes, .seed = settings.train.seed});
     } catch (const Error& error) {
       if (error.code() != Exit::diverged) throw;
       std::cerr << error.what() << std::endl;  // a result as well

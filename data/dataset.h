@@ -39,9 +39,7 @@ struct Dataset {
 //   CIFAR-100  train.bin, test.bin; names from fine_label_names.txt and coarse_label_names.txt where they are
 //   Tiny-ImageNet  wnids.txt, train/ and val/ with val_annotations.txt
 //   point clouds   train_points.npy (n,P,3), train_labels.npy (n), test_...; class names from classes.txt.
-//   Files
-//                  //                  that are sorted by class are read in proportion to the classes
-//                  (data/proportion.h)
+//                  Files sorted by class are read in proportion to the classes (data/proportion.h).
 //   ModelNet40     *train*.h5, *test*.h5 (modelnet40_ply_hdf5_2048); names from shape_names.txt where it is
 //   image folder   train/CLASS/FILE, and val/CLASS/FILE or test/CLASS/FILE: PNG, JPEG, PGM or PPM, of any
 //                  size. Classes are the folders of train/, sorted by the bytes of their names.

@@ -146,6 +146,10 @@ TEST_CASE("a file of super-classes is read as it was written") {
   const Superclasses superclass{2, 0, 1, 0, 2};
   const std::string toml = superclasses_to_toml(superclass, data.class_names, "by a test");
   CHECK(superclasses_from_toml(toml, "f", data.class_names, 3) == superclass);
+  std::vector<std::string> dotted;
+  for (int k = 0; k < 300; ++k) dotted.push_back("n." + std::to_string(k));
+  const Superclasses one(300, 0);
+  CHECK(superclasses_from_toml(superclasses_to_toml(one, dotted, "dots"), "f", dotted, 1) == one);
   const std::vector<std::string> odd{"tab\tand \x01", "del \x7f", "back\\slash", "\xc3\xa4 \xc2\x9b", "e"};
   CHECK(superclasses_from_toml(superclasses_to_toml(superclass, odd, "a\nb"), "f", odd, 3) == superclass);
   const auto error = [&](const std::string& text, int64_t groups) -> std::string {

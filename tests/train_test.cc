@@ -74,10 +74,11 @@ TEST_CASE("the best weights are those of the best evaluation, though the run goe
   if (no_program()) return;
   const TinySet set;
   const ScratchFolder runs;
-  // The rate rises until nothing is learned any more.
+  // The rate rises until, times the decay, it is 1: then a step leaves nothing of the weights before it.
   const Finished run = run_program(
       train_command(set, runs / "run",
-                    {"--lr", "1", "--set", "schedule.warmup_epochs=6", "--set", "train.epochs=6", "--json"}));
+                    {"--lr", "0.05", "--set", "schedule.warmup_epochs=8", "--set", "schedule.warmup_lr=0.001",
+                     "--set", "optim.weight_decay=20", "--set", "train.epochs=8", "--json"}));
   INFO(run.err);
   REQUIRE(run.code == 0);
   std::istringstream log(Process::read(runs / "run/log.jsonl"));
@@ -92,6 +93,14 @@ TEST_CASE("the best weights are those of the best evaluation, though the run goe
   };
   CHECK(top1("best.safetensors") == best);
   CHECK(top1("model.safetensors") == last);
+}
+
+TEST_CASE("ViT's recipe over DeiT's is ViT's alone") {
+  RunConfig over, alone;
+  for (const char* name : {"deit-imagenet", "vit-imagenet"})
+    apply_toml(over, preset_by_name(name).toml, name);
+  apply_toml(alone, preset_by_name("vit-imagenet").toml, "vit-imagenet");
+  CHECK(to_toml(over) == to_toml(alone));
 }
 
 TEST_CASE("cutting a batch over workers and micro-batches changes a step only by rounding") {

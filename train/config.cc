@@ -408,7 +408,7 @@ blocks = "every-2"
       {"cifar100", "ViT on CIFAR-100: 100 epochs, AdamW, crop and flip", cifar},
       {"cifar100-ewa", "the same with random-partition experts, averaged every step", cifar + experts},
       {"cifar100-full", "the published recipe for small images: 300 epochs, all augmentations", cifar_full},
-      {"cifar100-tiny", "a fifth of the images, a model and 5 epochs for one core: what recipes take as tiny",
+      {"cifar100-tiny", "a fifth of the images, a small model and 5 epochs: what recipes take as tiny",
        cifar_tiny},
       {"deit-imagenet", "DeiT-Ti on ImageNet as an image folder: 300 epochs, all augmentations", deit},
       {"vit-imagenet", "ViT-Ti by ViT's own recipe: 300 epochs, dropout, few augmentations", vit},

@@ -137,13 +137,9 @@ std::string superclasses_to_toml(const Superclasses& superclass, const std::vect
   out << "# " << harmless(comment) << "\n";
   const int32_t groups = superclass.empty() ? 0 : 1 + *std::max_element(superclass.begin(), superclass.end());
   for (int32_t g = 0; g < groups; ++g) {
-    out << "\n[[group]]\nclasses = [";
-    const char* comma = "";
+    out << "\n[[group]]\nclasses = [\n";  // a line each: names may have dots (parse_toml)
     for (size_t k = 0; k < superclass.size(); ++k)
-      if (superclass[k] == g) {
-        out << comma << toml_value(class_names[k]);
-        comma = ", ";
-      }
+      if (superclass[k] == g) out << "  " << toml_value(class_names[k]) << ",\n";
     out << "]\n";
   }
   return out.str();

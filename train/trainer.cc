@@ -155,7 +155,9 @@ void Run::load(const SafetensorsFile& checkpoint, int64_t max_steps) {
 void Run::diverged(const Done& done) {
   const StepResult& result = done.result;
   std::string where = steps_->first_non_finite(done);
-  where = where.empty() ? std::string("every module's output is finite, the ") +
+  // A card with SAM is back from its climb by now.
+  const char* at = device_.is_cuda() && config_.sam_rho > 0 ? "at the weights before SAM's climb " : "";
+  where = where.empty() ? std::string(at) + "every module's output is finite, the " +
                               (std::isfinite(result.loss) ? "gradient" : "loss") + " is not"
                         : "the first module whose output is not finite is " + where;
   const bool saved = std::filesystem::exists(files_.last());
