@@ -37,8 +37,8 @@ void column_sums(int64_t rows, int64_t columns, const std::array<T*, K>& out, co
                      const int64_t width = std::min(kStrip, columns - strip);
                      std::array<std::array<T, kStrip>, K> sums{};
                      const int64_t end = std::min(rows, (block + 1) * kBlock);
+                     // No omp simd here: g++ leaves such a loop scalar where f returns an array.
                      const auto add_row = [&](int64_t i, int64_t n) {
-#pragma omp simd
                        for (int64_t j = 0; j < n; ++j) {
                          const std::array<T, K> terms = f(i, strip + j);
                          for (size_t k = 0; k < K; ++k) sums[k][size_t(j)] += terms[k];
