@@ -287,13 +287,15 @@ warmup_epochs = 0.5
 epochs = 3
 label_smoothing = 0.0
 )";
-  static const std::string cifar = R"(
-[model]
-name = "vit_small_image_32"
+  static const std::string cifar_images = R"(
 [data]
 folder = "data/cifar-100-binary"
 flip = true
 padding = 4
+)";
+  static const std::string cifar = cifar_images + R"(
+[model]
+name = "vit_small_image_32"
 [schedule]
 warmup_epochs = 10
 [train]
@@ -301,13 +303,9 @@ epochs = 100
 )";
   // All of that paper's public recipe. Its epoch is three passes over the images, so its 100 epochs are 300
   // here.
-  static const std::string cifar_full = R"(
+  static const std::string cifar_full = cifar_images + R"(
 [model]
 name = "vit_small_image_32"
-[data]
-folder = "data/cifar-100-binary"
-flip = true
-padding = 4
 [data.augment]
 policy = "cifar10"
 erase = 0.25
@@ -322,40 +320,38 @@ warmup_epochs = 30
 epochs = 300
 )";
   // Ours: minutes on one core.
-  static const std::string cifar_tiny = R"(
+  static const std::string cifar_tiny = cifar_images + R"(
+limit = 10000
+test_limit = 2000
 [model]
 name = "vit_small_image_32"
 patch = 8
 dim = 64
 depth = 6
 heads = 4
-[data]
-folder = "data/cifar-100-binary"
-flip = true
-padding = 4
-limit = 10000
-test_limit = 2000
 [schedule]
 warmup_epochs = 1
 [train]
 epochs = 5
 )";
-  // DeiT (arXiv 2012.12877). Its jitter of 0.3 is inactive beside RandAugment.
-  static const std::string deit = R"(
-[model]
-name = "deit_tiny_patch16_224"
-drop_path = 0.1
+  static const std::string imagenet_images = R"(
 [data]
 folder = "data/imagenet"
 flip = true
 workers = 16
 [data.augment]
 resized_crop = true
+)";
+  // DeiT (arXiv 2012.12877). Its jitter of 0.3 is inactive beside RandAugment.
+  static const std::string deit = imagenet_images + R"(
 policy = "rand-m9-mstd0.5-inc1"
 erase = 0.25
 mixup = 0.8
 cutmix = 1.0
 repeats = 3
+[model]
+name = "deit_tiny_patch16_224"
+drop_path = 0.1
 [optim]
 lr = 0.001
 weight_decay = 0.05
@@ -369,22 +365,16 @@ batch = 1024
 ema = 0.99996
 )";
   // ViT's own (arXiv 2010.11929), as we recall it: 10,000 steps of warm-up are 32 epochs.
-  static const std::string vit = R"(
-[model]
-name = "vit_tiny_patch16_224"
-drop_path = 0.0
-dropout = 0.1
-[data]
-folder = "data/imagenet"
-flip = true
-workers = 16
-[data.augment]
-resized_crop = true
+  static const std::string vit = imagenet_images + R"(
 policy = "none"
 erase = 0.0
 mixup = 0.0
 cutmix = 0.0
 repeats = 1
+[model]
+name = "vit_tiny_patch16_224"
+drop_path = 0.0
+dropout = 0.1
 [optim]
 lr = 3e-3
 weight_decay = 0.3
