@@ -13,14 +13,17 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 
 #include "engine/base/bf16.h"
 #include "engine/base/portable.h"
 
 #ifdef __CUDA_ARCH__
 #define TESSERA_UNROLL _Pragma("unroll")
+#define TESSERA_NO_UNROLL _Pragma("unroll 1")
 #else
 #define TESSERA_UNROLL
+#define TESSERA_NO_UNROLL
 #endif
 
 namespace tessera::cuda {
@@ -54,10 +57,14 @@ TESSERA_INLINE void each_number(F f) {
   for (int i = 0; i < 4 * n; ++i) f(i / 4, i % 4);
 }
 
+#ifdef __CUDA_ARCH__
+__device__ inline int own_lane() { return int(threadIdx.x % unsigned{kLanes}); }
+#endif
+
 template <class F>
 TESSERA_INLINE void each_lane(F f) {
 #ifdef __CUDA_ARCH__
-  f(int(threadIdx.x) % kLanes);
+  f(own_lane());
 #else
   for (int lane = 0; lane < kLanes; ++lane) f(lane);
 #endif
@@ -93,12 +100,52 @@ TESSERA_INLINE float power_of_2(float x) {
 #endif
 }
 
+// Its inverse, on a card to 2^-22 of 1 or of the result.
+TESSERA_INLINE float log_of_2(float x) {
+#ifdef __CUDA_ARCH__
+  float y;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#else
+  return std::log2(x);
+#endif
+}
+
+// 4 or 16 bytes on their way to shared memory, zeros where there is nothing; there for the thread that asked
+// for them after wait_for_copies(), and for all after a barrier too.
+template <int bytes>
+TESSERA_INLINE void start_copy(void* to, const void* from, bool there) {
+#ifdef __CUDA_ARCH__
+  const uint32_t at = uint32_t(__cvta_generic_to_shared(to));
+  if constexpr (bytes == 16)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                 :
+                 : "r"(at), "l"(from), "r"(there ? 16 : 0)
+                 : "memory");
+  else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;"
+                 :
+                 : "r"(at), "l"(from), "r"(there ? 4 : 0)
+                 : "memory");
+#else
+  if (there)
+    std::memcpy(to, from, bytes);
+  else
+    std::memset(to, 0, bytes);
+#endif
+}
+TESSERA_INLINE void wait_for_copies() {
+#ifdef __CUDA_ARCH__
+  asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
+}
+
 // Four 8 x 8 matrices in shared memory, of which the lane 8 i + r gives the address of row r of the i-th.
 // Register i of a lane gets the numbers 2t and 2t + 1 of row g or, transposed, of column g.
 template <bool kTransposed, class Address>
 TESSERA_INLINE void load_matrices(Operand& to, Address address) {
 #ifdef __CUDA_ARCH__
-  const uint32_t from = uint32_t(__cvta_generic_to_shared(address(int(threadIdx.x) % kLanes)));
+  const uint32_t from = uint32_t(__cvta_generic_to_shared(address(own_lane())));
   uint32_t* const r = to.of(0);
   if constexpr (kTransposed)
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
@@ -153,11 +200,12 @@ TESSERA_INLINE void multiply_add(Sums& c, const Operand& a, const Operand& b, in
 #endif
 }
 
-// combine() of what the four lanes of a row of C have, the same bits in each of them. It must commute.
-template <int n, class Combine>
-TESSERA_INLINE void combine_over_row(Registers<float, n>& values, Combine combine) {
+// combine() of what the lanes side by side, four for a row of C, have, the same bits in each of them. It must
+// commute.
+template <int lanes = 4, int n, class Combine>
+TESSERA_INLINE void combine_lanes(Registers<float, n>& values, Combine combine) {
   TESSERA_UNROLL
-  for (int distance = 1; distance < 4; distance *= 2) {
+  for (int distance = 1; distance < lanes; distance *= 2) {
 #ifdef __CUDA_ARCH__
     float* const own = values.of(0);
     TESSERA_UNROLL

@@ -2,11 +2,12 @@
 // played as their documentation says, against the definition in double.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <vector>
 
-#include "cuda/attention_tiles.h"
+#include "cuda/attention_head.h"
 #include "engine/base/rng.h"
 #include "tests/worst.h"
 
@@ -29,7 +30,7 @@ struct Case {
   AttentionShape s;
   float scale;
   Halves qkv, dout, out, dqkv;
-  std::vector<float> lse, delta;
+  std::vector<float> lse, lse_2, minus_delta;
 
   explicit Case(const AttentionShape& shape, double deviation = 1)
       : s(shape), scale(float(1 / std::sqrt(double(s.D)))) {
@@ -39,30 +40,39 @@ struct Case {
     out.assign(size_t(size), kNan);
     dqkv.assign(size_t(3 * size), kNan);
     lse.assign(size_t(rows), std::nanf(""));
-    delta = lse;
+    lse_2 = minus_delta = lse;
   }
 
-  // Every block of a program, each in memory that holds NaN.
-  template <int kD, class Program>
+  // Every block of a program, taken in turn by two that stay, each in memory that holds NaN.
+  template <class Program>
   void run(const Program& program) const {
-    for (int64_t block = 0; block < s.B * s.H * program.cut.blocks_of_head; ++block) {
-      cuda::Tiles<kD> tiles;
-      std::memset(static_cast<void*>(&tiles), 0xFF, sizeof tiles);
-      program(tiles, block);
+    const int blocks = int(s.B * s.H) * cuda::Cut(s.N).blocks_of_head;
+    for (int first = 0; first < std::min(blocks, 2); ++first) {
+      typename Program::Shared shared;
+      std::memset(static_cast<void*>(&shared), 0xFF, sizeof shared);
+      program(shared, first, 2, blocks);
     }
   }
   void forward() {
     cuda::with_head_size(s, [&]<int kD>() {
-      run<kD>(cuda::AttentionForward<kD>{{s}, cuda::Cut(s.N), qkv.data(), scale, out.data(), lse.data()});
+      if (cuda::fits_in_a_tile(s.N))
+        run(cuda::AttentionOfHead<kD>{s, qkv.data(), scale, out.data(), lse.data()});
+      else
+        run(cuda::AttentionForward<kD>{s, cuda::Cut(s.N), qkv.data(), scale, out.data(), lse.data()});
     });
   }
   void backward(float beta) {
     const cuda::Cut cut(s.N);
     cuda::with_head_size(s, [&]<int kD>() {
-      run<kD>(cuda::AttentionQueryGradient<kD>{
-          {s}, cut, qkv.data(), scale, out.data(), dout.data(), lse.data(), delta.data(), dqkv.data(), beta});
-      run<kD>(cuda::AttentionKeyGradient<kD>{
-          {s}, cut, qkv.data(), scale, dout.data(), lse.data(), delta.data(), dqkv.data(), beta});
+      if (cuda::fits_in_a_tile(s.N)) {
+        run(cuda::AttentionGradientOfHead<kD>{s, qkv.data(), scale, out.data(), dout.data(), lse.data(),
+                                              dqkv.data(), beta});
+        return;
+      }
+      run(cuda::AttentionQueryGradient<kD>{s, cut, qkv.data(), scale, out.data(), dout.data(), lse.data(),
+                                           lse_2.data(), minus_delta.data(), dqkv.data(), beta});
+      run(cuda::AttentionKeyGradient<kD>{s, cut, qkv.data(), scale, dout.data(), lse_2.data(),
+                                         minus_delta.data(), dqkv.data(), beta});
     });
   }
 };
@@ -141,53 +151,59 @@ void check(Case c) {
 
 TEST_CASE("attention in bf16: head sizes and lengths of the models, and those beside them") {
   for (const int64_t D : {16, 32, 64})
-    for (const int64_t N : {1, 16, 17, 64, 65, 80, 81, 197}) check(Case({2, N, 2, D}));
+    for (const int64_t N : {1, 16, 17, 64, 65, 80, 81, 96, 129, 197}) check(Case({2, N, 2, D}));
   for (const int64_t D : {16, 32, 64}) check(Case({1, 577, 1, D}));
-  for (const int64_t D : {1, 7, 8, 24, 48, 63}) check(Case({2, 33, 3, D}));
+  for (const int64_t D : {1, 5, 7, 8, 10, 24, 48, 63})
+    for (const int64_t N : {33, 81}) check(Case({2, N, 3, D}));
 }
 
 TEST_CASE("attention in bf16: gradients are added to what is there") {
-  for (const int64_t D : {16, 7}) {
-    Case c({1, 33, 2, D});
-    const Reference reference(c);
-    c.forward();
-    c.dqkv = normal(int64_t(c.dqkv.size()), 3, 4);
-    Numbers sums = reference.dqkv;
-    for (size_t i = 0; i < sums.size(); ++i) sums[i] += double(c.dqkv[i]);
-    c.backward(1);
-    CHECK(apart(c.dqkv, sums) < kRounding);
-  }
+  for (const int64_t D : {16, 7, 64})
+    for (const int64_t N : {33, 97}) {
+      Case c({1, N, 2, D});
+      const Reference reference(c);
+      c.forward();
+      c.dqkv = normal(int64_t(c.dqkv.size()), 3, 4);
+      Numbers sums = reference.dqkv;
+      for (size_t i = 0; i < sums.size(); ++i) sums[i] += double(c.dqkv[i]);
+      c.backward(1);
+      CHECK(apart(c.dqkv, sums) < kRounding);
+    }
 }
 
 TEST_CASE("attention in bf16: large scores overflow neither in what is there nor beyond it") {
-  for (const float sign : {1.0f, -1.0f}) {
-    Case c({1, 33, 1, 16});
-    for (int64_t n = 0; n < 33; ++n)  // scores around 200 of either sign, apart by a few
-      for (int64_t d = 0; d < 16; ++d) {
-        bf16 &query = c.qkv[size_t(n * 48 + d)], &key = c.qkv[size_t(n * 48 + 16 + d)];
-        query = 7 + query / 8;
-        key = sign * (7 + key / 8);
-      }
-    check(c);
-  }
+  for (const float sign : {1.0f, -1.0f})
+    for (const int64_t N : {33, 97}) {
+      Case c({1, N, 1, 16});
+      for (int64_t n = 0; n < N; ++n)  // scores around 200 of either sign, apart by a few
+        for (int64_t d = 0; d < 16; ++d) {
+          bf16 &query = c.qkv[size_t(n * 48 + d)], &key = c.qkv[size_t(n * 48 + 16 + d)];
+          query = 7 + query / 8;
+          key = sign * (7 + key / 8);
+        }
+      check(c);
+    }
 }
 
 TEST_CASE("attention in bf16: a NaN reaches what depends on it and stays in its head") {
-  for (size_t which = 0; which < 3; ++which) {
-    CAPTURE(which);
-    Case c({2, 33, 2, 16});
-    c.qkv[(20 * 3 + which) * 32 + 16 + 5] = kNan;  // image 0, token 20, head 1
-    c.forward();
-    c.backward(0);
-    for (size_t n = 0; n < 33; ++n)
-      for (size_t d = 0; d < 16; ++d) {
-        const bool spoilt = which == 0 ? n == 20 : which == 1 || d == 5;  // its row, every row, its column
-        CHECK(std::isnan(float(c.out[n * 32 + 16 + d])) == spoilt);
-        CHECK(std::isfinite(float(c.out[n * 32 + d])));
-        CHECK(std::isfinite(float(c.out[(33 + n) * 32 + 16 + d])));
-        CHECK(std::isfinite(float(c.dqkv[n * 96 + d])));
-      }
-  }
+  for (const size_t N : {33, 97})
+    for (size_t which = 0; which < 3; ++which) {
+      CAPTURE(N);
+      CAPTURE(which);
+      Case c({2, int64_t(N), 2, 16});
+      c.qkv[(20 * 3 + which) * 32 + 16 + 5] = kNan;  // image 0, token 20, head 1
+      c.forward();
+      c.backward(0);
+      for (size_t n = 0; n < N; ++n)
+        for (size_t d = 0; d < 16; ++d) {
+          const bool spoilt = which == 0 ? n == 20 : which == 1 || d == 5;  // its row, every row, its column
+          CHECK(std::isnan(float(c.out[n * 32 + 16 + d])) == spoilt);
+          CHECK(std::isfinite(float(c.out[n * 32 + d])));
+          CHECK(std::isfinite(float(c.out[(N + n) * 32 + 16 + d])));
+          if (n == 20) CHECK(std::isnan(float(c.dqkv[n * 96 + 16 + d])));
+          CHECK(std::isfinite(float(c.dqkv[n * 96 + d])));
+        }
+    }
 }
 
 }  // namespace tessera
