@@ -6,7 +6,7 @@
 #include "engine/cpu/micro_gemm.h"
 #include "engine/kernels/backends.h"
 
-// One head at a time, and of it one panel of queries at a time: up to kMaxPacks packs of them, whose scores
+// One head at a time, and of it one panel of queries at a time: up to kPanelPacks packs of them, whose scores
 // against all keys stay in cache. Scores are kept transposed, S^T (keys, queries): the softmax then runs down
 // the packs, with no reduction inside one, and S^T is read by broadcast, where a transpose costs nothing.
 namespace tessera {
@@ -43,8 +43,9 @@ class Scratch {
 // Panels of scores have room for P^T and, beside each row of it, the row of dS^T: the two are read and
 // written together, and at a distance near 4096 bytes, loads would wait for stores that they only seem to
 // overlap.
+inline constexpr int64_t kPanelPacks = kPackBytes == 64 ? kMaxPacks : 9;  // the more, the longer are the sums
 template <class T>
-inline constexpr int64_t kPanel = int64_t{kMaxPacks} * kLanes<T>;
+inline constexpr int64_t kPanel = kPanelPacks* kLanes<T>;
 template <class T>
 using PanelRow = std::integral_constant<int64_t, 2 * kPanel<T>>;
 using One = std::integral_constant<int64_t, 1>;
@@ -60,15 +61,15 @@ using PanelTransposed = Strided<T, One, PanelRow<T>>;
 // What the two passes know of the shape.
 template <class T>
 struct Layout {
-  explicit Layout(const AttentionShape& shape) : shape(shape), panels{divide_up(shape.N, kLanes<T>)} {}
+  explicit Layout(const AttentionShape& shape) : shape(shape) {}
 
   const AttentionShape& shape;
-  PackGroups panels;                                                           // of the queries
-  int64_t row = 3 * shape.H * shape.D;                                         // from token to token in qkv
-  int64_t out_row = shape.H * shape.D;                                         // the same in out
-  int64_t padded = divide_up(shape.D, kLanes<T>) * kLanes<T>;                  // D, rounded up
-  int64_t padded_tokens = panels.packs * kLanes<T>;                            // N, rounded up
-  int64_t max_width = std::min<int64_t>(panels.packs, kMaxPacks) * kLanes<T>;  // queries of a panel
+  PackGroups panels{divide_up(shape.N, kLanes<T>), kPanelPacks};        // of the queries
+  int64_t row = 3 * shape.H * shape.D;                                  // from token to token in qkv
+  int64_t out_row = shape.H * shape.D;                                  // the same in out
+  int64_t padded = divide_up(shape.D, kLanes<T>) * kLanes<T>;           // D, rounded up
+  int64_t padded_tokens = panels.packs * kLanes<T>;                     // N, rounded up
+  int64_t max_width = std::min(panels.packs, kPanelPacks) * kLanes<T>;  // queries of a panel
 
   int64_t qkv_at(int64_t b, int64_t h) const { return b * shape.N * row + h * shape.D; }
   int64_t out_at(int64_t b, int64_t h) const { return b * shape.N * out_row + h * shape.D; }
@@ -141,9 +142,13 @@ void cpu::attention_forward(const AttentionShape& shape, const T* qkv, Wide<T> s
       const int64_t width = layout.panels.size(panel) * kLanes<T>, rows = std::min(width, shape.N - first);
       transpose(query + first * layout.row, layout.row, rows, shape.D, scale, query_t, width);
       multiply(shape.N, width, shape.D, Rows<T>{key, layout.row, {}}, query_t, width, score_t, PanelRow<T>());
-      with_packs(layout.panels.size(panel), [&](auto packs) {
-        softmax<packs()>(shape.N, score_t, rows, inverse, lse ? lse + head * shape.N + first : nullptr);
-      });
+      const PackGroups groups{layout.panels.size(panel)};
+      for (int64_t group = 0; group < groups.count; ++group)
+        with_packs(groups.size(group), [&](auto packs) {
+          const int64_t at = groups.begin(group) * kLanes<T>;
+          softmax<packs()>(shape.N, score_t + at, std::min(rows - at, packs() * int64_t{kLanes<T>}),
+                           inverse + at, lse ? lse + head * shape.N + first + at : nullptr);
+        });
       T* to = out + layout.out_at(b, h) + first * layout.out_row;
       multiply(rows, shape.D, shape.N, PanelTransposed<T>{score_t, {}, {}}, value, layout.padded, to,
                layout.out_row, inverse);

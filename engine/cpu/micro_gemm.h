@@ -101,9 +101,9 @@ TESSERA_INLINE void with_packs(int64_t packs, F&& f) {
   });
 }
 
-// Cuts [0, packs) evenly into groups of at most kMaxPacks.
+// Cuts [0, packs) evenly into groups of at most `most`.
 struct PackGroups {
-  int64_t packs, count = (packs + kMaxPacks - 1) / kMaxPacks;
+  int64_t packs, most = kMaxPacks, count = (packs + most - 1) / most;
   int64_t begin(int64_t group) const { return packs * group / count; }
   int64_t size(int64_t group) const { return begin(group + 1) - begin(group); }
 };
