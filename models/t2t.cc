@@ -72,12 +72,13 @@ Tensor T2t::positions(DType dtype) const {
   const Device device = Device::current();
   if (device.is_cuda() && positions_on_card_ && positions_on_card_.device() == device)
     return positions_on_card_;
+  const Device::Scope host{Device()};  // the plan of a card's step is without it
   Tensor made;
   for_float("positions", dtype, [&]<class T>() {
     made = Tensor::of({1, config().tokens(), config().dim},
                       std::vector<T>(positions_.begin(), positions_.end()));
   });
-  return device.is_cuda() ? positions_on_card_ = made.clone() : made;
+  return device.is_cuda() ? positions_on_card_ = made.to(device) : made;
 }
 
 Tensor T2t::forward(const Tensor& images, const Pass& pass) const {

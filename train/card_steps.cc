@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "engine/base/parallel.h"
+
 namespace tessera {
 namespace {
 
@@ -15,8 +17,11 @@ Tensor part_of(Tensor block, int64_t at, Shape shape) {
 
 template <class T>
 std::span<const T> write(std::byte* to, std::span<const T> values) {
+  constexpr int64_t kNumbersPerTask = 1 << 17;
   T* const first = reinterpret_cast<T*>(to);
-  std::copy(values.begin(), values.end(), first);
+  parallel_for(int64_t(values.size()), kNumbersPerTask, [&](int64_t begin, int64_t end) {
+    std::copy(values.begin() + begin, values.begin() + end, first + begin);
+  });
   return {first, values.size()};
 }
 
@@ -80,17 +85,21 @@ void CardSteps::start(const BatchView& batch, const StepNumbers& numbers,
   ++started_;
 }
 
-// The first step of a kind has its memory recorded, and the second gets it all at once, where it stays.
+// The first step of a kind has its memory recorded, and the second gets it all at once, where it stays. One
+// that does not is recorded again.
 void CardSteps::run(Plan& plan, const std::function<void()>& work) {
-  constexpr int kEagerSteps = 2;
+  constexpr int kMostEagerSteps = 6;
   is_graph_ = false;
-  if (!options_.graph || !why_no_graph_.empty() || plan.eager_steps < kEagerSteps) {
+  if (!options_.graph || !why_no_graph_.empty()) return work();
+  const int64_t before = replicas_.unplanned_blocks();
+  if (!plan.is_planned && plan.eager_steps < kMostEagerSteps) {
+    work();
     ++plan.eager_steps;
-    return work();
+    plan.is_planned = replicas_.unplanned_blocks() == before;
+    return;
   }
   if (!plan.graph || plan.slab != replicas_.slab()) {
     why_no_graph_ = plan.graph.record([&] {
-      const int64_t before = replicas_.unplanned_blocks();
       work();
       const int64_t unplanned = replicas_.unplanned_blocks() - before;
       TESSERA_CHECK_AS(Exit::device, unplanned == 0, unplanned,

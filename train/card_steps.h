@@ -46,6 +46,7 @@ class CardSteps {
   };
   struct Plan {
     int eager_steps = 0;
+    bool is_planned = false;  // the last of them had all its memory from the slab
     cuda::Graph graph;
     const void* slab = nullptr;  // that it was recorded with
   };

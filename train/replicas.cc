@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "cuda/runtime.h"
 #include "engine/base/parallel.h"
@@ -22,9 +23,9 @@ int64_t images_in_flight(const Model& model) {
 
 int64_t largest_logit(const float* row, int64_t K) { return std::max_element(row, row + K) - row; }
 
-// Tells apart the kinds of steps that an arena plans.
-uint64_t arena_key(int64_t samples, bool training, bool soft_targets = false) {
-  return uint64_t(samples) * 4 + soft_targets * 2 + training;
+// Tells apart the kinds of steps that an arena plans. `adds`: its gradients are added to those of others.
+uint64_t arena_key(int64_t samples, bool training, bool soft_targets = false, bool adds = false) {
+  return uint64_t(samples) * 8 + adds * 4 + soft_targets * 2 + training;
 }
 
 // Rows of a tensor, where they are.
@@ -137,6 +138,7 @@ void Replicas::on_pieces(const std::vector<Piece>& pieces, size_t workers, F f) 
 void Replicas::clear_gradients(Worker& worker) {
   if (!worker.gradients) worker.gradients = model_.parameters().make_gradients();
   worker.gradients->clear();
+  worker.has_gradients = false;
 }
 
 // Forward and backward of one piece; then f(logits, loss, report, the piece's share of the batch), which a
@@ -145,7 +147,8 @@ template <class Batch, class F>
 void Replicas::learn(Worker& worker, const Batch& batch, const Piece& piece, const Pass& pass,
                      double label_smoothing, F f) {
   const int64_t m = piece.end - piece.begin;
-  const Arena::Step step(worker.arena, arena_key(m, true, batch.soft()));
+  const Arena::Step step(worker.arena,
+                         arena_key(m, true, batch.soft(), std::exchange(worker.has_gradients, true)));
   Tape tape;
   const Tape::Scope recording(&tape);
   const ParameterGradients::Scope gradients(*worker.gradients);

@@ -93,7 +93,8 @@ class Replicas {
   struct Worker {
     Arena arena;
     std::unique_ptr<ParameterGradients> gradients;
-    StepResult result;  // its part of it
+    bool has_gradients = false;  // of a piece of this step
+    StepResult result;           // its part of it
   };
   struct Piece {
     int64_t begin, end;  // samples
