@@ -16,7 +16,6 @@
 #include "cuda/programs.cuh"
 #include "cuda/runtime.h"
 #include "engine/kernels/backends.h"
-#include "engine/kernels/columns.h"
 
 namespace tessera::cuda {
 namespace {
@@ -36,9 +35,8 @@ constexpr cudaDataType_t kDataType<bf16> = CUDA_R_16BF;
 // All that an algorithm is chosen by.
 struct Key {
   cudaDataType_t operands, result;
-  cublasLtEpilogue_t epilogue;
-  bool transpose_a, transpose_b, adds, tf32;
-  int64_t m, n, k, lda, ldb, ldc, count, stride_a, stride_b, stride_c, stride_vector;
+  bool transpose_a, transpose_b, biased, adds, tf32;
+  int64_t m, n, k, lda, ldb, ldc, count, stride_a, stride_b, stride_c, stride_bias;
   std::array<unsigned, 3> alignment;  // of a, b and c, in bytes
   auto operator<=>(const Key&) const = default;
 };
@@ -60,15 +58,15 @@ const Out* before(const Gemm<T, Out>& g) {
 // What cuBLASLt needs for the products of one key.
 class Plan {
  public:
-  Plan(cublasLtHandle_t handle, const Key& key, size_t workspace, const void* vector) {
+  Plan(cublasLtHandle_t handle, const Key& key, size_t workspace, const void* bias) {
     const cublasComputeType_t compute = key.tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
     TESSERA_CUBLAS_CALL(cublasLtMatmulDescCreate(&product_, compute, CUDA_R_32F));
     set(CUBLASLT_MATMUL_DESC_TRANSA, key.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
     set(CUBLASLT_MATMUL_DESC_TRANSB, key.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
-    set(CUBLASLT_MATMUL_DESC_EPILOGUE, key.epilogue);
-    if (vector) {  // the heuristic may look at it
-      set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, vector);
-      set(CUBLASLT_MATMUL_DESC_BIAS_BATCH_STRIDE, key.stride_vector);
+    if (bias) {  // the heuristic may look at it
+      set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+      set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
+      set(CUBLASLT_MATMUL_DESC_BIAS_BATCH_STRIDE, key.stride_bias);
     }
     const auto layout = [&](cublasLtMatrixLayout_t& made, cudaDataType_t type, int64_t rows, int64_t columns,
                             int64_t ld, int64_t stride) {
@@ -115,11 +113,10 @@ class Plan {
   // Whether cuBLASLt has an algorithm for it.
   bool possible() const { return possible_; }
 
-  // `vector`: of the epilogue, null where it has none.
   template <class T, class Out>
-  void run(cublasLtHandle_t handle, const Gemm<T, Out>& g, const void* vector, void* workspace, size_t bytes,
+  void run(cublasLtHandle_t handle, const Gemm<T, Out>& g, void* workspace, size_t bytes,
            cudaStream_t stream) {
-    if (vector) set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, vector);
+    if (g.bias) set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, static_cast<const void*>(g.bias));
     const float alpha = 1, beta = g.addend ? 1 : g.beta;
     check(cublasLtMatmul(handle, product_, &alpha, g.b, left_, g.a, right_, &beta, before(g), result_, g.c,
                          result_, &algorithm_, workspace, bytes, stream),
@@ -183,7 +180,7 @@ struct Start {
 
 template <class T, class Out>
 void start(const Gemm<T, Out>& g, const GemmBatch& batch) {
-  elements(batch.count * g.m * g.n, Start<Out>{g.m, g.n, g.ldc, batch.stride_c, batch.stride_vector,
+  elements(batch.count * g.m * g.n, Start<Out>{g.m, g.n, g.ldc, batch.stride_c, batch.stride_bias,
                                                g.addend ? 1 : g.beta, before(g), g.bias, g.c});
 }
 
@@ -195,37 +192,15 @@ void start_first(Gemm<T, Out>& g, const GemmBatch& batch) {
   g.beta = 1;
 }
 
-// The columns of a transposed A, as it is stored.
-template <class T>
-struct ColumnTerms {
-  int64_t lda;
-  const T* a;
-  TESSERA_FN std::array<Wide<T>, 1> operator()(int64_t i, int64_t j) const { return {a[i * lda + j]}; }
-};
-
+// Does nothing, and says so, where cuBLASLt has no algorithm for it.
 template <class T, class Out>
-void sum_a(const Gemm<T, Out>& g, const GemmBatch& batch) {
-  for (int64_t i = 0; i < batch.count; ++i)
-    tessera::column_sums<Wide<T>, 1>(g.k, g.m, {g.a_sums + i * batch.stride_vector}, {0},
-                                     ColumnTerms<T>{g.lda, g.a + i * batch.stride_a});
-}
-
-// Whether an epilogue may read or write it as it likes to.
-template <class T>
-bool fits_epilogue(const T* vector, const GemmBatch& batch) {
-  return alignment(vector, batch.stride_vector) == 16;
-}
-
-// Does nothing, and says so, where cuBLASLt has no algorithm for it. `vector` as in Plan::run.
-template <class T, class Out>
-bool multiply(const Gemm<T, Out>& g, const GemmBatch& batch, cublasLtEpilogue_t epilogue,
-              const void* vector) {
+bool try_multiply(const Gemm<T, Out>& g, const GemmBatch& batch) {
   Products& own = products();
   const Key key{kDataType<T>,
                 kDataType<Out>,
-                epilogue,
                 g.transpose_a,
                 g.transpose_b,
+                g.bias != nullptr,
                 g.addend || g.beta != 0,
                 kDataType<T> == CUDA_R_32F && use_tf32(),
                 g.m,
@@ -238,38 +213,31 @@ bool multiply(const Gemm<T, Out>& g, const GemmBatch& batch, cublasLtEpilogue_t 
                 batch.stride_a,
                 batch.stride_b,
                 batch.stride_c,
-                vector ? batch.stride_vector : 0,
+                g.bias ? batch.stride_bias : 0,
                 {alignment(g.a, batch.stride_a), alignment(g.b, batch.stride_b),
                  std::min(alignment(before(g), batch.stride_c), alignment(g.c, batch.stride_c))}};
   std::unique_ptr<Plan>& plan = own.plans[key];
-  if (!plan) plan = std::make_unique<Plan>(own.lt, key, Products::kWorkspace, vector);
-  if (plan->possible()) plan->run(own.lt, g, vector, own.workspace, Products::kWorkspace, context().stream);
+  if (!plan) plan = std::make_unique<Plan>(own.lt, key, Products::kWorkspace, g.bias);
+  if (plan->possible()) plan->run(own.lt, g, own.workspace, Products::kWorkspace, context().stream);
   return plan->possible();
 }
 
 template <class T, class Out>
 void multiply(const Gemm<T, Out>& given, const GemmBatch& batch) {
   Gemm<T, Out> g = given;
-  if (g.bias) {
-    const bool fits = g.n > 1 && g.k > 1 && fits_epilogue(g.bias, batch);
-    if (fits && multiply(g, batch, CUBLASLT_EPILOGUE_BIAS, g.bias)) return;
+  if (g.bias) {  // an epilogue reads it by vectors
+    const bool fits = g.n > 1 && g.k > 1 && alignment(g.bias, batch.stride_bias) == 16;
+    if (fits && try_multiply(g, batch)) return;
     start_first(g, batch);
   }
-  if (g.a_sums) {
-    // The epilogue's sums have C's type.
-    const bool fits = kDataType<Out> == CUDA_R_32F && fits_epilogue(g.a_sums, batch);
-    if (fits && multiply(g, batch, CUBLASLT_EPILOGUE_BGRADB, g.a_sums)) return;
-    sum_a(g, batch);
-  }
-  TESSERA_CHECK_AS(Exit::device, multiply(g, batch, CUBLASLT_EPILOGUE_DEFAULT, nullptr),
-                   "CUDA: cuBLASLt has no algorithm for ", batch.count, " of the product (m,n,k) = (", g.m,
-                   ",", g.n, ",", g.k, ") with lda ", g.lda, ", ldb ", g.ldb, ", ldc ", g.ldc);
+  TESSERA_CHECK_AS(Exit::device, try_multiply(g, batch), "CUDA: cuBLASLt has no algorithm for ", batch.count,
+                   " of the product (m,n,k) = (", g.m, ",", g.n, ",", g.k, ") with lda ", g.lda, ", ldb ",
+                   g.ldb, ", ldc ", g.ldc);
 }
 
 void multiply(const Gemm<double>& given, const GemmBatch& batch) {
   Gemm<double> g = given;
   if (g.bias || g.addend) start_first(g, batch);  // cuBLAS knows neither
-  if (g.a_sums) sum_a(g, batch);
   const double alpha = 1;
   check(cublasDgemmStridedBatched(products().blas, g.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N,
                                   g.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N, int(g.n), int(g.m), int(g.k),
@@ -284,7 +252,6 @@ template <class T, class Out>
 void gemm(const Gemm<T, Out>& g, const GemmBatch& batch) {
   if (g.k > 0) return multiply(g, batch);
   start(g, batch);
-  if (g.a_sums) sum_a(g, batch);
 }
 
 template void gemm(const Gemm<float>&, const GemmBatch&);

@@ -80,6 +80,26 @@ void attention_backward(const AttentionShape&, const bf16*, float, const bf16*, 
                         bf16*, float) {
   absent();
 }
+template <class Y>
+bool layer_norm_forward(int64_t, int64_t, float, const float*, const float*, const float*, Y*, float*,
+                        float*) {
+  absent();
+}
+template <class Y>
+bool layer_norm_backward(int64_t, int64_t, const float*, const float*, const float*, const float*, const Y*,
+                         const GradTarget<float>&, const GradTarget<float>&, const GradTarget<float>&) {
+  absent();
+}
+
+#define TESSERA_INSTANTIATE(Y)                                                                            \
+  template bool layer_norm_forward(int64_t, int64_t, float, const float*, const float*, const float*, Y*, \
+                                   float*, float*);                                                       \
+  template bool layer_norm_backward(int64_t, int64_t, const float*, const float*, const float*,           \
+                                    const float*, const Y*, const GradTarget<float>&,                     \
+                                    const GradTarget<float>&, const GradTarget<float>&);
+TESSERA_INSTANTIATE(float)
+TESSERA_INSTANTIATE(bf16)
+#undef TESSERA_INSTANTIATE
 
 }  // namespace cuda
 }  // namespace tessera

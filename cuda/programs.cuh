@@ -9,6 +9,7 @@
 
 #include "cuda/context.h"
 #include "engine/base/portable.h"
+#include "engine/base/vec.h"
 
 namespace tessera::cuda {
 
@@ -74,14 +75,25 @@ __global__ void __launch_bounds__(kBlockThreads) run_elements(int64_t n, const _
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += step) f(i);
 }
 
+template <int n, class F>
+struct Neighbours {
+  F f;
+  __device__ void operator()(int64_t i) const { f.template vec<n>(i * n); }
+};
+
 template <class F>
 void elements(int64_t n, const F& f) {
   if (n == 0) return;
-  constexpr int kBlocksPerMultiprocessor = 16;
-  const int64_t blocks = std::min<int64_t>((n + kBlockThreads - 1) / kBlockThreads,
-                                           kBlocksPerMultiprocessor * context().multiprocessors);
-  run_elements<<<unsigned(blocks), kBlockThreads, 0, context().stream>>>(n, f);
-  check_launch("elements");
+  if constexpr (Vectorized<F>) {
+    if (n % F::kVec == 0 && f.aligned()) return cuda::elements(n / F::kVec, Neighbours<F::kVec, F>{f});
+    return cuda::elements(n, Neighbours<1, F>{f});
+  } else {
+    constexpr int kBlocksPerMultiprocessor = 16;
+    const int64_t blocks = std::min<int64_t>((n + kBlockThreads - 1) / kBlockThreads,
+                                             kBlocksPerMultiprocessor * context().multiprocessors);
+    run_elements<<<unsigned(blocks), kBlockThreads, 0, context().stream>>>(n, f);
+    check_launch("elements");
+  }
 }
 
 template <class Channel, class Program>
@@ -98,40 +110,49 @@ void channels(int64_t B, int64_t C, int64_t area, const Program& program) {
   check_launch("channels");
 }
 
-// A block sums `height` rows of kWarp columns: thread (x, y) the rows y, y + 8, ... of column x, and then
-// those eight sums in their order. Block (x, y) of the grid leaves K sums in row y of out[k], added to what
-// is there where beta[k] is 1.
-template <class T, size_t K, class F>
-__global__ void __launch_bounds__(kBlockThreads)
+// A block sums `height` rows of V kWarp columns: thread (x, y) the rows y, y + blockDim.y, ... of V
+// neighbours, and then the threads of a column their sums, in their order. Block (x, y, g) of the grid leaves
+// K sums of group g in its row y of out[k], added to what is there where beta[k] is 1.
+template <int V, int kThreads, class T, size_t K, class F>
+__global__ void __launch_bounds__(kThreads)
     run_column_sums(int64_t rows, int64_t columns, int64_t height, std::array<T*, K> out,
                     std::array<T, K> beta, F f) {
-  __shared__ T parts[kBlockThreads / kWarp][K][kWarp];
-  const int64_t j = int64_t(blockIdx.x) * kWarp + threadIdx.x;
-  const int64_t begin = int64_t(blockIdx.y) * height, end = begin + height < rows ? begin + height : rows;
-  std::array<T, K> sums{};
-  if (j < columns)
-    for (int64_t i = begin + threadIdx.y; i < end; i += blockDim.y) {
-      const std::array<T, K> terms = f(i, j);
-      for (size_t k = 0; k < K; ++k) sums[k] += terms[k];
+  __shared__ T parts[kThreads / kWarp][K][kWarp * V];
+  const int own = int(threadIdx.x) * V;
+  const int64_t j = int64_t(blockIdx.x) * kWarp * V + own;
+  const int64_t first = int64_t(blockIdx.z) * rows, begin = first + int64_t(blockIdx.y) * height;
+  const int64_t end = begin + height < first + rows ? begin + height : first + rows;
+  std::array<Vec<T, V>, K> sums{};
+  if (j < columns) {
+#pragma unroll 4
+    for (int64_t i = begin + threadIdx.y; i < end; i += kThreads / kWarp) {
+      const std::array<Vec<T, V>, K> terms = vecs_at<V, T, K>(f, i, j);
+      for (size_t k = 0; k < K; ++k)
+        for (int v = 0; v < V; ++v) sums[k].v[v] += terms[k].v[v];
     }
-  for (size_t k = 0; k < K; ++k) parts[threadIdx.y][k][threadIdx.x] = sums[k];
+  }
+  for (size_t k = 0; k < K; ++k)
+    for (int v = 0; v < V; ++v) parts[threadIdx.y][k][own + v] = sums[k].v[v];
   __syncthreads();
-  if (threadIdx.y != 0 || j >= columns) return;
-  for (size_t k = 0; k < K; ++k) {
-    if (!out[k]) continue;
-    T total = 0;
-    for (unsigned y = 0; y < blockDim.y; ++y) total += parts[y][k][threadIdx.x];
-    T* const to = out[k] + int64_t(blockIdx.y) * columns + j;
-    *to = beta[k] == T(0) ? total : *to + total;
+  for (int column = int(threadIdx.y) * kWarp + int(threadIdx.x); column < kWarp * V; column += kThreads) {
+    const int64_t at = int64_t(blockIdx.x) * kWarp * V + column;
+    if (at >= columns) break;
+    for (size_t k = 0; k < K; ++k) {
+      if (!out[k]) continue;
+      T total = 0;
+      for (int y = 0; y < kThreads / kWarp; ++y) total += parts[y][k][column];
+      T* const to = out[k] + (int64_t(blockIdx.z) * gridDim.y + blockIdx.y) * columns + at;
+      *to = beta[k] == T(0) ? total : *to + total;
+    }
   }
 }
 
-// The blocks' sums, (blocks, columns) for each k, as the terms of a second pass.
+// The blocks' sums, (groups, blocks, columns) for each k, as the terms of a second pass.
 template <class T, size_t K>
 struct PartialSums {
   int64_t columns;
   std::array<T*, K> parts;
-  __device__ std::array<T, K> operator()(int64_t i, int64_t j) const {
+  TESSERA_FN std::array<T, K> operator()(int64_t i, int64_t j) const {
     std::array<T, K> terms;
     for (size_t k = 0; k < K; ++k) terms[k] = parts[k][i * columns + j];
     return terms;
@@ -139,32 +160,53 @@ struct PartialSums {
 };
 
 // Rows that a block sums; many enough that the second pass is short.
-inline int64_t block_height(int64_t rows) { return std::max<int64_t>(256, (rows + 255) / 256); }
+inline int64_t block_height(int64_t rows) { return std::max<int64_t>(64, (rows + 511) / 512); }
 inline int64_t block_count(int64_t rows) {
   return std::max<int64_t>(1, (rows + block_height(rows) - 1) / block_height(rows));
 }
 
-// `parts` has room for K * block_count(rows) * columns sums where there is more than one block.
+// `blocks`: of all groups.
+template <class T, size_t K>
+PartialSums<T, K> partial_sums(int64_t blocks, int64_t columns, T* parts) {
+  PartialSums<T, K> partial{columns, {}};
+  for (size_t k = 0; k < K; ++k) partial.parts[k] = parts + int64_t(k) * blocks * columns;
+  return partial;
+}
+
+template <int V, int kThreads, class T, size_t K, class F>
+void sum_blocks(int64_t groups, int64_t rows, int64_t columns, int64_t height, const std::array<T*, K>& out,
+                const std::array<T, K>& beta, const F& f) {
+  const dim3 blocks(unsigned((columns + kWarp * V - 1) / (kWarp * V)),
+                    unsigned(std::max<int64_t>(1, (rows + height - 1) / height)), unsigned(groups));
+  run_column_sums<V, kThreads, T, K>
+      <<<blocks, dim3(kWarp, kThreads / kWarp), 0, context().stream>>>(rows, columns, height, out, beta, f);
+  check_launch("column_sums");
+}
+
+// The second pass: few columns and a few hundred rows, for which each block takes many threads.
+template <class T, size_t K>
+void sum_partial(int64_t groups, int64_t blocks, const std::array<T*, K>& out, const std::array<T, K>& beta,
+                 const PartialSums<T, K>& partial) {
+  sum_blocks<1, 1024, T, K>(groups, blocks, partial.columns, blocks, out, beta, partial);
+}
+
+// `parts` has room for K * groups * block_count(rows) * columns sums where a group has more than one block.
 template <class T, size_t K, class F>
 void column_sums(int64_t rows, int64_t columns, const std::array<T*, K>& out, const std::array<T, K>& beta,
-                 T* parts, const F& f) {
-  if (columns == 0) return;
-  const dim3 threads(kWarp, kBlockThreads / kWarp);
-  const unsigned strips = unsigned((columns + kWarp - 1) / kWarp);
+                 T* parts, const F& f, int64_t groups = 1) {
+  if (columns == 0 || groups == 0) return;
   const int64_t blocks = block_count(rows);
-  const cudaStream_t stream = context().stream;
-  if (blocks == 1) {
-    run_column_sums<T, K>
-        <<<strips, threads, 0, stream>>>(rows, columns, std::max<int64_t>(rows, 1), out, beta, f);
-  } else {
-    PartialSums<T, K> partial{columns, {}};
-    for (size_t k = 0; k < K; ++k) partial.parts[k] = parts + int64_t(k) * blocks * columns;
-    run_column_sums<T, K><<<dim3(strips, unsigned(blocks)), threads, 0, stream>>>(
-        rows, columns, block_height(rows), partial.parts, {}, f);
-    check_launch("column_sums");
-    run_column_sums<T, K><<<strips, threads, 0, stream>>>(blocks, columns, blocks, out, beta, partial);
-  }
-  check_launch("column_sums");
+  const PartialSums<T, K> partial = partial_sums<T, K>(groups * blocks, columns, parts);
+  const auto first_pass = [&](const std::array<T*, K>& to, const std::array<T, K>& how) {
+    const int64_t height = block_height(rows);
+    if constexpr (Vectorized<F>)
+      if (columns % F::kVec == 0 && f.aligned())
+        return sum_blocks<F::kVec, kBlockThreads, T, K>(groups, rows, columns, height, to, how, f);
+    sum_blocks<1, kBlockThreads, T, K>(groups, rows, columns, height, to, how, f);
+  };
+  if (blocks == 1) return first_pass(out, beta);
+  first_pass(partial.parts, {});
+  sum_partial<T, K>(groups, blocks, out, beta, partial);
 }
 
 #endif

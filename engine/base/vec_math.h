@@ -43,9 +43,15 @@ TESSERA_INLINE Float exp32(Float x) {
 
 }  // namespace detail
 
-// e^x to 2 units in the last place; 0 below -87.7, infinity above 88.4 (a little before FLT_MAX), NaN stays
-// NaN.
-TESSERA_INLINE float vexp(float x) { return detail::exp32<float, int32_t>(x); }
+// e^x to 2 units in the last place, and on a card to 2 + |x|; 0 below -87.7, infinity above 88.4 (a little
+// before FLT_MAX), NaN stays NaN.
+TESSERA_INLINE float vexp(float x) {
+#ifdef __CUDA_ARCH__
+  return __expf(x);
+#else
+  return detail::exp32<float, int32_t>(x);
+#endif
+}
 TESSERA_INLINE double vexp(double x) { return std::exp(x); }
 
 // erf(x), absolute error below 3.5e-7: x times a polynomial in x^2, mapped to t in [-1, 1], where the

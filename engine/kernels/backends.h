@@ -5,6 +5,7 @@
 #include "engine/kernels/attention.h"
 #include "engine/kernels/conv.h"
 #include "engine/kernels/gemm.h"
+#include "engine/tensor/tensor.h"
 
 namespace tessera {
 
@@ -55,6 +56,16 @@ void conv_weight_gradient(const ConvShape& shape, const T* x, const T* dy, T* dw
 void attention_forward(const AttentionShape& shape, const bf16* qkv, float scale, bf16* out, float* lse);
 void attention_backward(const AttentionShape& shape, const bf16* qkv, float scale, const bf16* out,
                         const float* lse, const bf16* dout, bf16* dqkv, float beta);
+
+// Layer norm of f32 rows (cuda/layer_norm.cu), y and dy in f32 or bf16; false, and nothing is done, where
+// rows are too long for registers.
+template <class Y>
+bool layer_norm_forward(int64_t M, int64_t C, float eps, const float* x, const float* gamma,
+                        const float* beta, Y* y, float* mean, float* rstd);
+template <class Y>
+bool layer_norm_backward(int64_t M, int64_t C, const float* x, const float* gamma, const float* mean,
+                         const float* rstd, const Y* dy, const GradTarget<float>& dx,
+                         const GradTarget<float>& dgamma, const GradTarget<float>& dbeta);
 
 }  // namespace cuda
 }  // namespace tessera

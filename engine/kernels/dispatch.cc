@@ -21,8 +21,7 @@ Gemm<T, Out> checked(const Gemm<T, Out>& given) {
   Gemm<T, Out> g = given;
   TESSERA_CHECK(g.m >= 0 && g.n >= 0 && g.k >= 0, "gemm: sizes (m,n,k) = (", g.m, ",", g.n, ",", g.k,
                 ") must not be negative");
-  TESSERA_CHECK(on_card() || (!g.addend && !g.a_sums), "gemm: addend and a_sums are for a card alone");
-  TESSERA_CHECK(!g.a_sums || (g.transpose_a && !g.bias), "gemm: a_sums needs a transposed A, and no bias");
+  TESSERA_CHECK(on_card() || !g.addend, "gemm: addend is for a card alone");
   g.lda = checked_ld("a", g.lda, g.transpose_a ? g.m : g.k);
   g.ldb = checked_ld("b", g.ldb, g.transpose_b ? g.k : g.n);
   g.ldc = checked_ld("c", g.ldc, g.n);
@@ -48,14 +47,13 @@ void gemm(const Gemm<T, Out>& given, const GemmBatch& batch) {
   for (int64_t first = 0; first < batch.count;) {
     const int64_t count = together ? std::min(kMost, batch.count - first) : 1;
     if (together)
-      cuda::gemm(g, {count, batch.stride_a, batch.stride_b, batch.stride_c, batch.stride_vector});
+      cuda::gemm(g, {count, batch.stride_a, batch.stride_b, batch.stride_c, batch.stride_bias});
     else
       gemm(g);
     g.a += count * batch.stride_a;
     g.b += count * batch.stride_b;
     g.c += count * batch.stride_c;
-    if (g.bias) g.bias += count * batch.stride_vector;
-    if (g.a_sums) g.a_sums += count * batch.stride_vector;
+    if (g.bias) g.bias += count * batch.stride_bias;
     first += count;
   }
 }

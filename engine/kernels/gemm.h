@@ -20,9 +20,7 @@ struct Gemm {
   int64_t lda = 0, ldb = 0, ldc = 0;  // elements from one stored row to the next; 0: rows lie densely
   Wide<Out> beta = 0;                 // 0 overwrites C, whatever it held, NaN too
   const Out* bias = nullptr;          // (n), added to each row of C; none if null
-  // What a card does on the way; null elsewhere.
-  const Out* addend = nullptr;  // in rows as C's, in place of beta C
-  Wide<Out>* a_sums = nullptr;  // (m), overwritten by the sums over k of an A that is transposed
+  const Out* addend = nullptr;        // on a card alone: in rows as C's, in place of beta C
 };
 
 // For float, double, and bf16 with either result, whose sums are of floats. Throws if a size is negative or a
@@ -34,7 +32,7 @@ void gemm(const Gemm<T, Out>& g);
 // repeats the operand.
 struct GemmBatch {
   int64_t count = 1, stride_a = 0, stride_b = 0, stride_c = 0;
-  int64_t stride_vector = 0;  // of the bias, or of a_sums
+  int64_t stride_bias = 0;
 };
 
 // One after another, or on a card in one launch; several have no addend.

@@ -13,6 +13,7 @@
 
 #include "engine/base/parallel.h"
 #include "engine/base/portable.h"
+#include "engine/base/vec.h"
 #include "engine/kernels/on_card.h"
 
 namespace tessera {
@@ -58,6 +59,16 @@ class Row {
     for (int64_t j = 0; j < n; ++j) f(j);
 #endif
   }
+  // f(j) for every n-th j, by which it takes n neighbours; n divides `count`, and the CPU's is 1.
+  template <int n, class F>
+  TESSERA_FN void each_vec(int64_t count, F f) const {
+#ifdef __CUDA_ARCH__
+    for (int64_t j = cuda::team_rank() * n; j < count; j += cuda::team_size() * n) f(j);
+#else
+    TESSERA_INDEPENDENT
+    for (int64_t j = 0; j < count; j += n) f(j);
+#endif
+  }
   // What is done once a row.
   TESSERA_HOST_LAMBDAS
   template <class F>
@@ -88,14 +99,28 @@ void rows(int64_t count, int64_t width, Program program) {
                });
 }
 
-// Runs f(i) for each of n elements.
+// Calls f.operator()<n>() with the neighbours n that a card takes at once in rows of C numbers that lie at
+// `at`.
+template <class T, class F, class... Pointers>
+void with_vec(int64_t C, F f, Pointers... at) {
+  constexpr int kVec = int(16 / sizeof(T));
+  if (on_card() && C % kVec == 0 && aligned_to<kVec>(at...)) return f.template operator()<kVec>();
+  f.template operator()<1>();
+}
+
+// Runs f(i), or its vec, for each of n elements.
 template <class F>
 void elements(int64_t n, F f) {
   constexpr int64_t kElementsPerTask = 16384;
   if (on_card()) return TESSERA_ON_CARD(elements(n, f));
   parallel_for(n, kElementsPerTask, [&](int64_t begin, int64_t end) {
+    if constexpr (Vectorized<F>) {
+      TESSERA_INDEPENDENT
+      for (int64_t i = begin; i < end; ++i) f.template vec<1>(i);
+    } else {
 #pragma omp simd
-    for (int64_t i = begin; i < end; ++i) f(i);
+      for (int64_t i = begin; i < end; ++i) f(i);
+    }
   });
 }
 

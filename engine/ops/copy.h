@@ -14,6 +14,14 @@ struct CopyElements {
   TESSERA_FN void operator()(int64_t i) const { to.put(i, from[i]); }
 };
 
+// dL/dx += dL/dy, without a copy where it is the first to come: what a closure does last, since dL/dy is gone
+// after it.
+template <class T>
+void pass_on(const Gradient& gy, const Gradient& gx) {
+  if (!gx || gy.give_to(gx)) return;
+  elements(gx.shape().count(), CopyElements<T>{gy.read<T>(), gx.target<T>()});
+}
+
 // Rows of `length` elements, each side's rows at a stride of its own.
 template <class T>
 struct CopyRows {

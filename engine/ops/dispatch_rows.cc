@@ -154,11 +154,11 @@ Tensor combine_gated(const Tensor& x, const Tensor& gates, const Tensor& slots, 
          [=, gx = x.gradient(), gg = gates.gradient(), gr = residual.gradient()](const Gradient& gy) {
            for_float("combine_gated", gy.dtype(), [&]<class T>() {
              const T* dy = gy.read<T>();
-             if (const auto dr = gr.target<T>()) elements(M * C, CopyElements<T>{dy, dr});
              const Gates<T> factors{k, per_sample, gates.data<T>(), scale ? scale.data<T>() : nullptr};
              rows(M, k * C,
                   CombineBackward<T>{C, factors, slots.data<int32_t>(), x.data<T>(), dy, gx.target<T>(),
                                      gg.target<T>()});
+             pass_on<T>(gy, gr);
            });
          });
   return y;

@@ -1,6 +1,7 @@
 // layer_norm over the last axis: y = xhat * gamma + beta with xhat = (x - mean) * rstd.
 // dx = rstd * (g - mean(g) - xhat * mean(g * xhat)) with g = dy * gamma.
 // An operand of products in bf16 is y alone: x, all sums and all parameters are f32.
+#include "engine/kernels/backends.h"
 #include "engine/kernels/columns.h"
 #include "engine/kernels/rows.h"
 #include "engine/ops/cases.h"
@@ -71,9 +72,19 @@ Tensor normalized(const Tensor& x, const Tensor& gamma, const Tensor& beta, doub
   Tensor y(x.shape(), type), means({M}, x.dtype()), rstd({M}, x.dtype());
   for_activation("layer_norm", type, [&]<class Y>() {
     using T = Wide<Y>;
-    rows(M, C,
-         Forward<Y>{C, T(eps), x.data<T>(), gamma.data<T>(), beta.data<T>(), y.mutable_data<Y>(),
-                    means.mutable_data<T>(), rstd.mutable_data<T>()});
+    const Forward<Y> all{C,
+                         T(eps),
+                         x.data<T>(),
+                         gamma.data<T>(),
+                         beta.data<T>(),
+                         y.mutable_data<Y>(),
+                         means.mutable_data<T>(),
+                         rstd.mutable_data<T>()};
+    if constexpr (std::is_same_v<T, float>)
+      if (on_card() &&
+          cuda::layer_norm_forward(M, C, all.eps, all.x, all.gamma, all.beta, all.y, all.mean, all.rstd))
+        return;
+    rows(M, C, all);
   });
   record("layer_norm", {x, gamma, beta}, y,
          [M, C, type, x, gamma, means, rstd, gx = x.gradient(), gg = gamma.gradient(),
@@ -82,9 +93,12 @@ Tensor normalized(const Tensor& x, const Tensor& gamma, const Tensor& beta, doub
              using T = Wide<Y>;
              const Y* dy = gy.read<Y>();
              const T *in = x.data<T>(), *mean = means.data<T>(), *inverse = rstd.data<T>();
-             if (const auto dx = gx.target<T>())
-               rows(M, C, Backward<Y>{C, in, gamma.data<T>(), mean, inverse, dy, dx});
-             const auto dgamma = gg.target<T>(), dbeta = gb.target<T>();
+             const auto dx = gx.target<T>(), dgamma = gg.target<T>(), dbeta = gb.target<T>();
+             if constexpr (std::is_same_v<T, float>)
+               if (on_card() &&
+                   cuda::layer_norm_backward(M, C, in, gamma.data<T>(), mean, inverse, dy, dx, dgamma, dbeta))
+                 return;
+             if (dx) rows(M, C, Backward<Y>{C, in, gamma.data<T>(), mean, inverse, dy, dx});
              if (dgamma || dbeta)
                column_sums<T, 2>(M, C, {dgamma.data, dbeta.data}, {dgamma.beta, dbeta.beta},
                                  ParameterTerms<Y>{C, in, mean, inverse, dy});

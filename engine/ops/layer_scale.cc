@@ -83,10 +83,10 @@ Tensor layer_scale(const Tensor& x, const Tensor& gamma, const Tensor& residual,
            for_float("layer_scale", x.dtype(), [&]<class T>() {
              const T* dy = gy.read<T>();
              const SampleScale<T> factor{scale ? scale.data<T>() : nullptr, per_sample};
-             if (const auto dr = gr.target<T>()) elements(M * C, CopyElements<T>{dy, dr});
              if (const auto dx = gx.target<T>()) rows(M, C, Backward<T>{C, factor, gamma.data<T>(), dy, dx});
              if (const auto dg = gg.target<T>())
                column_sums<T, 1>(M, C, {dg.data}, {dg.beta}, GammaTerm<T>{C, factor, x.data<T>(), dy});
+             pass_on<T>(gy, gr);
            });
          });
   return y;

@@ -2,6 +2,7 @@
 //   z = x W^T + b;   y = z | gelu(z) | residual + scale z.
 //   dz = dy | dy gelu'(z) | scale dy;   dx = dz W,  dW = dz^T x,  db = column sums of dz.
 // Where the weight has a bf16 copy, x, W and dz are bf16, and the residual, dW and db are f32.
+#include "engine/base/vec.h"
 #include "engine/kernels/columns.h"
 #include "engine/kernels/gemm.h"
 #include "engine/kernels/rows.h"
@@ -16,11 +17,39 @@ namespace {
 
 using Offsets = std::vector<int64_t>;
 
-template <class T>
+// The terms of db, those of dz = dy | dy gelu'(z) | scale dy, which is left in memory where it is not dy
+// itself.
+template <class T, class Dy, bool kSloped = false, bool kScaled = false>
 struct BiasTerms {
-  int64_t O;
-  const T* dz;
-  TESSERA_FN std::array<Wide<T>, 1> operator()(int64_t i, int64_t j) const { return {dz[i * O + j]}; }
+  static constexpr int kVec = 4;
+  static constexpr bool kWrites = kSloped || kScaled || !std::is_same_v<T, Dy>;
+  int64_t O, first = 0, per_sample = 0;  // of the rows from `first` on; rows of a sample
+  const Dy* dy;
+  const T* slope = nullptr;
+  const Wide<T>* scale = nullptr;
+  T* dz = nullptr;
+
+  bool aligned() const { return aligned_to<kVec>(dy) && aligned_to<kVec>(slope, dz); }
+  template <int n>
+  TESSERA_FN std::array<Vec<Wide<T>, n>, 1> vec(int64_t i, int64_t j) const {
+    const int64_t at = (first + i) * O + j;
+    std::array<Vec<Wide<T>, n>, 1> terms;
+    Wide<T>* const term = terms[0].v;
+    const auto own = load_vec<n>(dy + at);
+    for (int k = 0; k < n; ++k) term[k] = own.v[k];
+    if constexpr (kSloped) {
+      const auto factors = load_vec<n>(slope + at);
+      for (int k = 0; k < n; ++k) term[k] *= factors.v[k];
+    }
+    if constexpr (kScaled)
+      for (int k = 0; k < n; ++k) term[k] *= scale[(first + i) / per_sample];
+    if constexpr (kWrites) {
+      Vec<T, n> rounded;
+      for (int k = 0; k < n; ++k) rounded.v[k] = term[k];
+      store_vec(dz + at, rounded);
+    }
+    return terms;
+  }
 };
 
 // Calls f(first, count, M) for the runs of neighbouring groups of as many rows, M, whose products are one
@@ -43,12 +72,16 @@ struct LinearBackward {
   Tensor x, weight;
   Gradient gx, gweight, gbias;
 
-  void operator()(const T* dz) const {
+  // `terms`: of all rows.
+  template <class Terms>
+  void operator()(const T* dz, Terms terms) const {
     const auto dx = gx.target<T>();
     const auto dw = gweight.target<Wide<T>>(), db = gbias.target<Wide<T>>();
-    const bool sums_on_the_way = on_card() && dw && db && db.beta == 0;
     each_run(offsets, [&](int64_t e, int64_t count, int64_t M) {
       const int64_t first = offsets[size_t(e)];
+      terms.first = first;
+      if (db || Terms::kWrites)
+        column_sums<Wide<T>, 1>(M, O, {db ? db.data + e * O : nullptr}, {db.beta}, terms, count);
       const T* const dz_e = dz + first * O;
       if (dx)
         gemm(Gemm<T>{.m = M,
@@ -67,11 +100,8 @@ struct LinearBackward {
                               .a = dz_e,
                               .b = x.data<T>() + first * C,
                               .c = dw.data + e * O * C,
-                              .beta = dw.beta,
-                              .a_sums = sums_on_the_way ? db.data + e * O : nullptr},
-             GemmBatch{count, M * O, M * C, O * C, O});
-      for (int64_t i = 0; db && !sums_on_the_way && i < count; ++i)
-        column_sums<Wide<T>, 1>(M, O, {db.data + (e + i) * O}, {db.beta}, BiasTerms<T>{O, dz_e + i * M * O});
+                              .beta = dw.beta},
+             GemmBatch{count, M * O, M * C, O * C});
     });
   }
 };
@@ -125,32 +155,31 @@ Tensor plain(const char* op, const Tensor& x, const Tensor& weight, const Tensor
          [offsets, O, C, x, weight, gx = x.gradient(), gw = weight.gradient(),
           gb = bias.gradient()](const Gradient& gy) {
            for_activation("linear", x.dtype(), [&]<class T>() {
-             LinearBackward<T>{offsets, O, C, x, weight, gx, gw, gb}(gy.read<T>());
+             const T* const dy = gy.read<T>();
+             LinearBackward<T>{offsets, O, C, x, weight, gx, gw, gb}(dy, BiasTerms<T, T>{.O = O, .dy = dy});
            });
          });
   return y;
 }
 
-// y from z to gelu(z) in place, and d to gelu'(z).
-template <class T>
-struct GeluAndSlope {
+// y from z to gelu(z) in place, and d, where it is wanted, to gelu'(z).
+template <class T, bool kSlope>
+struct GeluInPlace {
+  static constexpr int kVec = int(16 / sizeof(T));
   T *y, *d;
-  TESSERA_FN void operator()(int64_t i) const {
-    const Wide<T> z = y[i];
-    d[i] = gelu_slope(z);
-    y[i] = gelu_value(z);
+
+  bool aligned() const { return aligned_to<kVec>(y, d); }
+  template <int n>
+  TESSERA_FN void vec(int64_t i) const {
+    auto own = load_vec<n>(y + i);
+    if constexpr (kSlope) {
+      Vec<T, n> slope;
+      for (int k = 0; k < n; ++k) slope.v[k] = gelu_slope(Wide<T>(own.v[k]));
+      store_vec(d + i, slope);
+    }
+    for (int k = 0; k < n; ++k) own.v[k] = gelu_value(Wide<T>(own.v[k]));
+    store_vec(y + i, own);
   }
-};
-template <class T>
-struct Gelu {
-  T* y;
-  TESSERA_FN void operator()(int64_t i) const { y[i] = gelu_value(Wide<T>(y[i])); }
-};
-template <class T>
-struct Product {
-  const T *a, *b;
-  T* out;
-  TESSERA_FN void operator()(int64_t i) const { out[i] = a[i] * b[i]; }
 };
 
 // While a tape records, the slope gelu'(z) replaces z in memory: backward is then one multiplication.
@@ -165,17 +194,18 @@ Tensor with_gelu(const char* op, const Tensor& x, const Tensor& weight, const Te
     T* const out = y.mutable_data<T>();
     linear_forward<T>(offsets, O, C, x, weight, bias, out);
     if (slope)
-      elements(y.count(), GeluAndSlope<T>{out, slope.mutable_data<T>()});
+      elements(y.count(), GeluInPlace<T, true>{out, slope.mutable_data<T>()});
     else
-      elements(y.count(), Gelu<T>{out});
+      elements(y.count(), GeluInPlace<T, false>{out, nullptr});
   });
   record(op, {x, weight, bias}, y,
          [offsets, O, C, x, weight, slope, gx = x.gradient(), gw = weight.gradient(),
           gb = bias.gradient()](const Gradient& gy) {
            for_activation("linear_gelu", x.dtype(), [&]<class T>() {
              Tensor dz = like(slope);
-             elements(dz.count(), Product<T>{gy.read<T>(), slope.data<T>(), dz.mutable_data<T>()});
-             LinearBackward<T>{offsets, O, C, x, weight, gx, gw, gb}(dz.data<T>());
+             const BiasTerms<T, T, true> terms{
+                 .O = O, .dy = gy.read<T>(), .slope = slope.data<T>(), .dz = dz.mutable_data<T>()};
+             LinearBackward<T>{offsets, O, C, x, weight, gx, gw, gb}(terms.dz, terms);
            });
          });
   return y;
@@ -230,18 +260,6 @@ struct AddResidual {
   }
 };
 
-template <class T>
-struct ScaleRows {
-  int64_t O, per_sample;
-  const Wide<T>* dy;
-  const Wide<T>* scale;  // none: null
-  T* dz;
-  TESSERA_FN void operator()(const Row& row, int64_t i) const {
-    const Wide<T> factor = scale ? scale[i / per_sample] : Wide<T>(1);
-    row.each(O, [=, this](int64_t j) { dz[i * O + j] = factor * dy[i * O + j]; });
-  }
-};
-
 }  // namespace
 
 Tensor linear_residual(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& residual,
@@ -272,15 +290,22 @@ Tensor linear_residual(const Tensor& x, const Tensor& weight, const Tensor& bias
           gb = bias.gradient(), gr = residual.gradient()](const Gradient& gy) {
            for_activation("linear_residual", x.dtype(), [&]<class T>() {
              using Out = Wide<T>;
-             const Out* dy = gy.read<Out>();
-             if (const auto dr = gr.target<Out>()) elements(M * O, CopyElements<Out>{dy, dr});
+             const Out* const dy = gy.read<Out>();
              const LinearBackward<T> backward{offsets, O, C, x, weight, gx, gw, gb};
-             if constexpr (std::is_same_v<T, Out>)
-               if (!scale) return backward(dy);
-             Tensor dz({M, O}, dtype_of<T>());
-             const Out* const factors = scale ? scale.data<Out>() : nullptr;
-             rows(M, O, ScaleRows<T>{O, per_sample, dy, factors, dz.mutable_data<T>()});
-             backward(dz.data<T>());
+             if (!scale && std::is_same_v<T, Out>) {
+               backward(gy.read<T>(), BiasTerms<T, T>{.O = O, .dy = gy.read<T>()});
+             } else {
+               Tensor dz({M, O}, dtype_of<T>());
+               T* const to = dz.mutable_data<T>();
+               if (scale)
+                 backward(
+                     to,
+                     BiasTerms<T, Out, false, true>{
+                         .O = O, .per_sample = per_sample, .dy = dy, .scale = scale.data<Out>(), .dz = to});
+               else
+                 backward(to, BiasTerms<T, Out>{.O = O, .dy = dy, .dz = to});
+             }
+             pass_on<Out>(gy, gr);
            });
          });
   return y;

@@ -11,18 +11,33 @@ namespace {
 // Runs of P neighbours, which lie together on both sides: run i is a row of channel c of a patch.
 template <class T>
 struct Runs {
+  static constexpr int kVec = 4;
   int64_t C, H, W, P;
   const T* from;
   GradTarget<T> to;
-  bool back;  // from patches to images
-  TESSERA_FN void operator()(const Row& row, int64_t i) const {
+  bool back;                                   // from patches to images
+  TESSERA_FN int64_t pixel(int64_t i) const {  // the first of run i
     const int64_t r = i % P, c = i / P % C, patch = i / (P * C), across = W / P, down = H / P;
     const int64_t x = patch % across, y = patch / across % down, b = patch / (across * down);
-    const int64_t pixel = ((b * C + c) * H + y * P + r) * W + x * P;
-    const int64_t source = back ? i * P : pixel, target = back ? pixel : i * P;
+    return ((b * C + c) * H + y * P + r) * W + x * P;
+  }
+  TESSERA_FN void operator()(const Row& row, int64_t i) const {
+    const int64_t source = back ? i * P : pixel(i), target = back ? pixel(i) : i * P;
     row.each(P, [=, this](int64_t j) { to.put(target + j, from[source + j]); });
   }
+  // From number i of the patches on, where runs are too short for the threads of a row.
+  bool aligned() const { return P % kVec == 0 && aligned_to<kVec>(from, to.data); }
+  template <int n>
+  TESSERA_FN void vec(int64_t i) const {
+    const int64_t at = pixel(i / P) + i % P;
+    to.put(back ? at : i, load_vec<n>(from + (back ? i : at)));
+  }
 };
+
+template <class T>
+void move(int64_t count, const Runs<T>& runs) {
+  on_card() ? elements(count, runs) : rows(count / runs.P, runs.P, runs);
+}
 
 }  // namespace
 
@@ -35,11 +50,11 @@ Tensor patches(const Tensor& images, int64_t P) {
                 "; choose a patch size that divides both sides");
   Tensor y({B, (H / P) * (W / P), C * P * P}, images.dtype());
   for_float("patches", images.dtype(), [&]<class T>() {
-    rows(images.count() / P, P, Runs<T>{C, H, W, P, images.data<T>(), {y.mutable_data<T>()}, false});
+    move(images.count(), Runs<T>{C, H, W, P, images.data<T>(), {y.mutable_data<T>()}, false});
   });
   record("patches", {images}, y, [=, gx = images.gradient()](const Gradient& gy) {
     for_float("patches", gx.dtype(), [&]<class T>() {
-      rows(gx.shape().count() / P, P, Runs<T>{C, H, W, P, gy.read<T>(), gx.target<T>(), true});
+      move(gx.shape().count(), Runs<T>{C, H, W, P, gy.read<T>(), gx.target<T>(), true});
     });
   });
   return y;

@@ -23,7 +23,7 @@ void check_order(const char* op, const Tensor& x, const Tensor& order) {
 }
 
 // to_i = from_order(i)
-template <class T>
+template <class T, int n>
 struct Gather {
   int64_t C;
   const int32_t* order;
@@ -31,12 +31,12 @@ struct Gather {
   GradTarget<T> to;
   TESSERA_FN void operator()(const Row& row, int64_t i) const {
     const T* const source = from + order[i] * C;
-    row.each(C, [=, this](int64_t j) { to.put(i * C + j, source[j]); });
+    row.each_vec<n>(C, [=, this](int64_t j) { to.put(i * C + j, load_wide<n>(source + j)); });
   }
 };
 
 // to_order(i) = from_i
-template <class T>
+template <class T, int n>
 struct Scatter {
   int64_t C;
   const int32_t* order;
@@ -45,12 +45,32 @@ struct Scatter {
   TESSERA_FN void operator()(const Row& row, int64_t i) const {
     const T* const source = from + i * C;
     const int64_t target = order[i] * C;
-    row.each(C, [=, this](int64_t j) { to.put(target + j, source[j]); });
+    row.each_vec<n>(C, [=, this](int64_t j) { to.put(target + j, load_wide<n>(source + j)); });
   }
 };
 
-// y_order(i) = residual_order(i) + scale x_i, the scale that of the row's sample.
 template <class T>
+void gather(int64_t M, int64_t C, const Tensor& order, const T* from, const GradTarget<T>& to) {
+  with_vec<T>(
+      C,
+      [&]<int n>() {
+        rows(M, C, Gather<T, n>{C, order.data<int32_t>(), from, to});
+      },
+      from, to.data);
+}
+
+template <class T>
+void scatter(int64_t M, int64_t C, const Tensor& order, const T* from, const GradTarget<T>& to) {
+  with_vec<T>(
+      C,
+      [&]<int n>() {
+        rows(M, C, Scatter<T, n>{C, order.data<int32_t>(), from, to});
+      },
+      from, to.data);
+}
+
+// y_order(i) = residual_order(i) + scale x_i, the scale that of the row's sample.
+template <class T, int n>
 struct Combine {
   int64_t C, per_sample;  // rows
   const int32_t* order;
@@ -61,11 +81,16 @@ struct Combine {
   TESSERA_FN void operator()(const Row& row, int64_t i) const {
     const int64_t target = order[i] * C;
     const Wide<T> factor = scale ? scale[order[i] / per_sample] : Wide<T>(1);
-    row.each(C, [=, this](int64_t j) { y[target + j] = residual[target + j] + factor * x[i * C + j]; });
+    row.each_vec<n>(C, [=, this](int64_t j) {
+      auto sums = load_wide<n>(x + i * C + j);
+      const auto before = load_vec<n>(residual + target + j);
+      for (int k = 0; k < n; ++k) sums.v[k] = before.v[k] + factor * sums.v[k];
+      store_vec(y + target + j, sums);
+    });
   }
 };
 
-template <class T>
+template <class T, int n>
 struct CombineBackward {
   int64_t C, per_sample;
   const int32_t* order;
@@ -75,7 +100,11 @@ struct CombineBackward {
   TESSERA_FN void operator()(const Row& row, int64_t i) const {
     const Wide<T>* const source = dy + order[i] * C;
     const Wide<T> factor = scale ? scale[order[i] / per_sample] : Wide<T>(1);
-    row.each(C, [=, this](int64_t j) { dx.put(i * C + j, factor * source[j]); });
+    row.each_vec<n>(C, [=, this](int64_t j) {
+      auto terms = load_vec<n>(source + j);
+      for (int k = 0; k < n; ++k) terms.v[k] *= factor;
+      dx.put(i * C + j, terms);
+    });
   }
 };
 
@@ -85,13 +114,11 @@ Tensor permute_rows(const Tensor& x, const Tensor& order) {
   check_order("permute_rows", x, order);
   const int64_t M = x.size(0), C = x.size(1);
   Tensor y = like(x);
-  for_activation("permute_rows", x.dtype(), [&]<class T>() {
-    rows(M, C, Gather<T>{C, order.data<int32_t>(), x.data<T>(), {y.mutable_data<T>()}});
-  });
+  for_activation("permute_rows", x.dtype(),
+                 [&]<class T>() { gather<T>(M, C, order, x.data<T>(), {y.mutable_data<T>()}); });
   record("permute_rows", {x}, y, [M, C, order, gx = x.gradient()](const Gradient& gy) {
-    for_activation("permute_rows", gx.dtype(), [&]<class T>() {
-      rows(M, C, Scatter<T>{C, order.data<int32_t>(), gy.read<T>(), gx.target<T>()});
-    });
+    for_activation("permute_rows", gx.dtype(),
+                   [&]<class T>() { scatter<T>(M, C, order, gy.read<T>(), gx.target<T>()); });
   });
   return y;
 }
@@ -100,13 +127,11 @@ Tensor unpermute_rows(const Tensor& x, const Tensor& order) {
   check_order("unpermute_rows", x, order);
   const int64_t M = x.size(0), C = x.size(1);
   Tensor y = like(x);
-  for_activation("unpermute_rows", x.dtype(), [&]<class T>() {
-    rows(M, C, Scatter<T>{C, order.data<int32_t>(), x.data<T>(), {y.mutable_data<T>()}});
-  });
+  for_activation("unpermute_rows", x.dtype(),
+                 [&]<class T>() { scatter<T>(M, C, order, x.data<T>(), {y.mutable_data<T>()}); });
   record("unpermute_rows", {x}, y, [M, C, order, gx = x.gradient()](const Gradient& gy) {
-    for_activation("unpermute_rows", gx.dtype(), [&]<class T>() {
-      rows(M, C, Gather<T>{C, order.data<int32_t>(), gy.read<T>(), gx.target<T>()});
-    });
+    for_activation("unpermute_rows", gx.dtype(),
+                   [&]<class T>() { gather<T>(M, C, order, gy.read<T>(), gx.target<T>()); });
   });
   return y;
 }
@@ -126,20 +151,29 @@ Tensor combine_rows(const Tensor& x, const Tensor& order, const Tensor& residual
   Tensor y = like(residual);
   for_activation("combine_rows", x.dtype(), [&]<class T>() {
     using Out = Wide<T>;
-    rows(M, C,
-         Combine<T>{C, per_sample, order.data<int32_t>(), x.data<T>(), residual.data<Out>(),
-                    scale ? scale.data<Out>() : nullptr, y.mutable_data<Out>()});
+    const T* const from = x.data<T>();
+    const Out *const before = residual.data<Out>(), *const factors = scale ? scale.data<Out>() : nullptr;
+    Out* const to = y.mutable_data<Out>();
+    with_vec<T>(
+        C,
+        [&]<int n>() {
+          rows(M, C, Combine<T, n>{C, per_sample, order.data<int32_t>(), from, before, factors, to});
+        },
+        from, before, to);
   });
   record("combine_rows", {x, residual}, y,
          [=, type = x.dtype(), gx = x.gradient(), gr = residual.gradient()](const Gradient& gy) {
            for_activation("combine_rows", type, [&]<class T>() {
              using Out = Wide<T>;
-             const Out* dy = gy.read<Out>();
-             if (const auto dr = gr.target<Out>()) elements(M * C, CopyElements<Out>{dy, dr});
+             const Out *const dy = gy.read<Out>(), *const factors = scale ? scale.data<Out>() : nullptr;
              if (const auto dx = gx.target<T>())
-               rows(M, C,
-                    CombineBackward<T>{C, per_sample, order.data<int32_t>(), dy,
-                                       scale ? scale.data<Out>() : nullptr, dx});
+               with_vec<T>(
+                   C,
+                   [&]<int n>() {
+                     rows(M, C, CombineBackward<T, n>{C, per_sample, order.data<int32_t>(), dy, factors, dx});
+                   },
+                   dy, dx.data);
+             pass_on<Out>(gy, gr);
            });
          });
   return y;

@@ -1,6 +1,7 @@
 #include "engine/tensor/tensor.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "engine/tensor/memory.h"
 #include "engine/tensor/tape.h"
@@ -287,6 +288,16 @@ void* Gradient::open(DType type) const {
   slot_->written = true;
   if (!slot_->memory) slot_->memory = std::make_unique<detail::Memory>(slot_->shape.count() * bytes(type));
   return slot_->memory->data();
+}
+
+bool Gradient::give_to(const Gradient& input) const {
+  detail::Slot &own = *slot_, &other = *input.slot_;
+  if (!own.written || own.parameter >= 0 || other.parameter >= 0 || other.written || other.memory ||
+      own.dtype != other.dtype || own.shape.count() != other.shape.count())
+    return false;
+  other.memory = std::move(own.memory);
+  other.written = std::exchange(own.written, false);
+  return true;
 }
 
 }  // namespace tessera

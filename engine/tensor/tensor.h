@@ -19,6 +19,7 @@
 #include "engine/base/dims.h"
 #include "engine/base/rng.h"
 #include "engine/base/shape.h"
+#include "engine/base/vec.h"
 #include "engine/tensor/arena.h"
 #include "engine/tensor/dtype.h"
 
@@ -71,6 +72,13 @@ struct GradTarget {
   TESSERA_INLINE void put(int64_t i, Wide<T> value) const {
     data[i] = beta == Wide<T>(0) ? value : data[i] + value;
   }
+  template <int n>
+  TESSERA_INLINE void put(int64_t i, const Vec<Wide<T>, n>& values) const {
+    Vec<T, n> sums{};
+    if (beta != Wide<T>(0)) sums = load_vec<n>(data + i);
+    for (int k = 0; k < n; ++k) sums.v[k] = beta == Wide<T>(0) ? values.v[k] : sums.v[k] + values.v[k];
+    store_vec(data + i, sums);
+  }
 };
 
 // The gradient slot of a tensor; empty where no gradient is wanted. (Copying and dropping one is compiled in
@@ -105,6 +113,9 @@ class Gradient {
     }
     return to;
   }
+  // Makes what arrived here, which nobody reads again, the first gradient of `input`. False, and nothing
+  // is done, where another came before or it must lie elsewhere: then it is to be added or copied.
+  bool give_to(const Gradient& input) const;
 
  private:
   friend class Tape;
