@@ -24,7 +24,7 @@ struct ReplicaOptions {
   int workers = 0;          // threads; 0: all
   int64_t micro_batch = 0;  // images a worker takes at a time; 0: some 520 token rows, 1040 with experts, and
                             // on a card all
-  int64_t parts = 1;        // of a training batch, where the model wants each whole (Model::whole_batch)
+  int64_t parts = 1;        // of a training batch, where each is taken whole: on a card, or by the model
   std::string dtype = "f32";  // of a card's products: f32, tf32 or bf16; the CPU's are f32
 };
 

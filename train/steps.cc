@@ -7,20 +7,12 @@
 #include "optim/clip.h"
 
 namespace tessera {
-namespace {
-
-// Samples that a replica takes at a time; 0: as it sees fit. A card takes whole batches.
-int64_t micro_batch(const TrainConfig& config) {
-  return config.micro_batch == 0 && Device::current().is_cuda() ? config.batch : config.micro_batch;
-}
-
-}  // namespace
 
 TrainingSteps::TrainingSteps(const RunConfig& config, Model& model, int64_t total)
     : config_(config),
       model_(model),
       replicas_(model, {.workers = config.train.threads,
-                        .micro_batch = micro_batch(config.train),
+                        .micro_batch = config.train.micro_batch,
                         .parts = config.train.accumulate,
                         .dtype = config.train.dtype}),
       optimizer_(make_optimizer<float>(config.optim, model.parameters().learned())),
