@@ -81,8 +81,8 @@ std::vector<Replicas::Piece> Replicas::cut(int64_t batch) const {
   return pieces_of(batch, (count + W - 1) / W * W);
 }
 
-// A model with batch statistics gets each part whole; then one worker takes it, with all threads in its ops. A
-// card takes parts whole too.
+// A model with batch statistics gets each part whole; then one worker takes it, with all threads in its ops.
+// A card takes parts whole too.
 std::vector<Replicas::Piece> Replicas::cut_training(int64_t batch) const {
   const bool whole = model_.whole_batch() || (Device::current().is_cuda() && micro_batch_ >= batch);
   return whole ? pieces_of(batch, parts_) : cut(batch);
