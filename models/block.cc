@@ -32,6 +32,12 @@ std::unique_ptr<FeedForward> make_feed_forward(const Scope& scope, const ModelCo
                                               c.moe.partition, c.dropout);
 }
 
+Tensor through(const std::vector<Block>& blocks, Tensor x, const Pass& pass, int64_t wanted) {
+  for (const Block& block : blocks)
+    x = &block == &blocks.back() ? block.forward(x, pass, wanted) : block.forward(x, pass);
+  return x;
+}
+
 double drop_path_rate(const ModelConfig& c, int64_t id) {
   const int64_t depth = total_depth(c);
   if (!c.drop_path_linear || depth == 1) return c.drop_path;

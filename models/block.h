@@ -6,6 +6,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "models/config.h"
 #include "models/flops.h"
@@ -48,17 +49,33 @@ struct PreNormBlock {
         name(scope.name()) {}
 
   Tensor forward(const Tensor& input, const Pass& pass) const {  // (B,N,C) to (B,N,C)
-    Tensor x = attn.forward(norm1.operand(input), drop_path1.around(input, pass), pass);
+    return feed_forward(attn.forward(norm1.operand(input), drop_path1.around(input, pass), pass), pass);
+  }
+
+ protected:
+  Tensor feed_forward(const Tensor& x, const Pass& pass) const {
     pass.show(name + ".attn", x);
-    x = mlp->forward(norm2.operand(x), drop_path2.around(x, pass), pass);
-    return pass.show(name + ".mlp", x);
+    return pass.show(name + ".mlp", mlp->forward(norm2.operand(x), drop_path2.around(x, pass), pass));
   }
 };
 
 struct Block : PreNormBlock<Attention> {
   Block(const Scope& scope, const ModelConfig& config, int64_t dim, int64_t heads, int64_t id)
       : PreNormBlock(scope, config, dim, id, dim, heads, config.qkv_bias, config.init, config.dropout) {}
+
+  using PreNormBlock::forward;
+  // Where only the first `wanted` tokens are read, they alone go on after the attention, or all of them.
+  Tensor forward(const Tensor& input, const Pass& pass, int64_t wanted) const {
+    if (pass.watch || !mlp->takes_first_tokens()) return forward(input, pass);
+    Pass first = pass;
+    first.tokens = input.size(1);
+    return feed_forward(attn.forward(norm1.operand(input), drop_path1.around(input, pass), pass, wanted),
+                        first);
+  }
 };
+
+// Through all blocks. What no head reads is not made: of the last block, tokens beyond the first `wanted`.
+Tensor through(const std::vector<Block>& blocks, Tensor x, const Pass& pass, int64_t wanted);
 
 // What the parts of block `id` cost for N tokens at width d. The attention, with its projections, takes
 //   2 [ 4 N d^2 + 2 N^2 d ]

@@ -53,7 +53,7 @@ Tensor Pit::forward(const Tensor& images, const Pass& pass) const {
       pass.show("pools." + std::to_string(s - 1), x);
       grid = pooled(grid);
     }
-    for (const Block& block : stages_[s]) x = block.forward(x, pass);
+    x = through(stages_[s], x, pass, s + 1 < stages_.size() ? x.size(1) : 1);
   }
   const Tensor cls = slice(x, 1, 0, 1).reshape({B, x.size(2)});
   return pass.show("head", head_->forward(norm_->forward(cls)));

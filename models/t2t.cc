@@ -89,7 +89,7 @@ Tensor T2t::forward(const Tensor& images, const Pass& pass) const {
   for (const TokenTransformer& layer : narrow_) x = soft_split(layer.forward(x, pass), grid /= 2);
   x = pass.show("tokens_to_token", project_->forward(x));
   x = embed_tokens(x, cls_token_, positions(x.dtype()));
-  for (const Block& block : blocks_) x = block.forward(x, pass);
+  x = through(blocks_, x, pass, 1);
   const Tensor cls = slice(x, 1, 0, 1).reshape({B, D});
   return pass.show("head", head_->forward(norm_->forward(cls)));
 }

@@ -31,9 +31,7 @@ void Vit::add_head() {
 }
 
 Tensor Vit::forward(const Tensor& images, const Pass& pass) const {
-  Tensor x = embed(images, pass);
-  for (const Block& block : blocks_) x = block.forward(x, pass);
-  return classify(x, pass);
+  return classify(through(blocks_, embed(images, pass), pass, config().prefix_tokens()), pass);
 }
 
 Tensor Vit::embed(const Tensor& images, const Pass& pass) const {

@@ -12,6 +12,9 @@ class FeedForward {
   virtual ~FeedForward() = default;
   // residual + f(x), x(B,N,C)
   virtual Tensor forward(const Tensor& x, const Residual& residual, const Pass& pass) const = 0;
+  // Whether it may be given the first tokens of each sample alone (Pass::tokens), since what becomes of one
+  // does not depend on the others.
+  virtual bool takes_first_tokens() const { return true; }
 };
 
 struct Mlp : FeedForward {

@@ -144,6 +144,7 @@ struct Pass {
   uint32_t step = 0;
   int64_t first_sample = 0;  // the place of this micro-batch in the whole batch
   int64_t batch = 0;         // samples of the whole batch; 0: those given are all
+  int64_t tokens = 0;        // of a sample, where a layer is given only the first of them; 0: it has all
   // Of these samples: i32 (B) labels, or soft (B,K). There in training, and where results are compared with
   // them.
   Tensor targets = {};

@@ -8,6 +8,7 @@
 #include "models/flops.h"
 #include "models/fuse.h"
 #include "models/registry.h"
+#include "models/vit.h"
 #include "models/weights.h"
 #include "nn/window_attention.h"
 #include "optim/optimizer.h"
@@ -64,6 +65,56 @@ TEST_CASE("experts of every architecture learn, are averaged, and fuse into its 
     const auto back = load_model(SafetensorsFile(folder / "model.safetensors"));
     CHECK(output_difference(*back, *fused, images) == 0);
   }
+}
+
+// Logits and gradients in f64 of a micro-batch inside a batch; watched, every token goes through every layer.
+std::vector<double> trained(const ModelConfig& config, bool watched) {
+  const auto model = make_model(config, 5, DType::f64);
+  const auto gradients = model->parameters().make_gradients();
+  const ParameterGradients::Scope collect(*gradients);
+  Tape tape;
+  const Tape::Scope record(&tape);
+  Shape shape{3};
+  for (const int64_t axis : config.input_shape()) shape.push_back(axis);
+  Tensor images(shape, DType::f64);
+  for (int64_t i = 0; i < images.count(); ++i)
+    images.mutable_data<double>()[i] = Draw{.seed = 2}.normal(uint64_t(i));
+  Pass pass{.training = true, .seed = 3, .step = 7, .first_sample = 2, .batch = 8};
+  if (watched) pass.watch = [](const std::string&, const Tensor&) {};
+  const Tensor logits = model->forward(images, pass);
+  tape.backward(softmax_cross_entropy(logits, Tensor::of({3}, std::vector<int32_t>{0, 3, 1}), 0.1));
+  std::vector<double> all = logits.values<double>();
+  for (const double value : gradients->flat().values<double>()) all.push_back(value);
+  return all;
+}
+
+TEST_CASE("tokens that no head reads are left out of the last block, which changes nothing") {
+  std::vector<ModelConfig> models = testing::small_models();
+  models.push_back(models[0]);
+  models.back().distilled = true;
+  for (const PartitionScope scope :
+       {PartitionScope::batch, PartitionScope::per_image, PartitionScope::replica}) {
+    models.push_back(testing::small_models("1,3")[0]);
+    models.back().moe.partition = scope;
+  }
+  models.push_back(testing::routed_models()[0]);
+  models.back().moe.routing.group = 1;
+  for (ModelConfig& c : models) {
+    CAPTURE(c.name);
+    CAPTURE(int(c.moe.partition));
+    c.drop_path = 0.2;
+    const std::vector<double> all = trained(c, true), read = trained(c, false);
+    REQUIRE(all.size() == read.size());
+    double most = 0, unit = 0;
+    for (size_t i = 0; i < all.size(); ++i) {
+      most = std::max(most, std::abs(all[i] - read[i]));
+      unit = std::max(unit, std::abs(all[i]));
+    }
+    CHECK(most <= 1e-13 * unit);
+  }
+  const auto model = make_model(models[0], 5);
+  const Block& block = dynamic_cast<Vit&>(*model).blocks()[0];
+  CHECK(block.forward(Tensor::zeros({2, 17, 12}), {}, 1).shape() == Shape{2, 1, 12});
 }
 
 TEST_CASE("every architecture starts from its dense weights at another size of images") {

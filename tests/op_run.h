@@ -21,11 +21,23 @@ struct Run {
 
 // Ops that take bf16 and, where they have weights, read their copies.
 inline const std::set<std::string>& bf16_ops() {
-  static const std::set<std::string> ops{"linear",          "linear(no bias)",        "linear_gelu",
-                                         "grouped_linear",  "grouped_linear(equal)",  "grouped_linear_gelu",
-                                         "linear_residual", "linear_residual(scale)", "attention",
-                                         "dropout",         "permute_rows",           "unpermute_rows",
-                                         "combine_rows",    "combine_rows(scale)",    "layer_norm_operand"};
+  static const std::set<std::string> ops{"linear",
+                                         "linear(no bias)",
+                                         "linear_gelu",
+                                         "grouped_linear",
+                                         "grouped_linear(equal)",
+                                         "grouped_linear_gelu",
+                                         "linear_residual",
+                                         "linear_residual(scale)",
+                                         "attention",
+                                         "dropout",
+                                         "permute_rows",
+                                         "unpermute_rows",
+                                         "combine_rows",
+                                         "combine_rows(scale)",
+                                         "layer_norm_operand",
+                                         "slice(0)",
+                                         "slice(1)"};
   return ops;
 }
 

@@ -17,14 +17,14 @@ Tensor slice(const Tensor& x, int axis, int64_t begin, int64_t end) {
   const int64_t outer = x.shape().count(0, axis), inner = x.shape().count(axis + 1, x.rank());
   const int64_t piece = (end - begin) * inner, stride = size * inner, start = begin * inner;
   Tensor y(shape, x.dtype());
-  for_float("slice", x.dtype(), [&]<class T>() {
+  for_activation("slice", x.dtype(), [&]<class T>() {
     rows(outer, piece, CopyRows<T>{piece, stride, piece, x.data<T>() + start, {y.mutable_data<T>()}});
   });
   record("slice", {x}, y, [=, gx = x.gradient()](const Gradient& gy) {
-    for_float("slice", gx.dtype(), [&]<class T>() {
+    for_activation("slice", gx.dtype(), [&]<class T>() {
       const auto dx = gx.target<T>();
-      if (dx.beta == T(0)) fill(dx.data, gx.shape().count(), T(0));
-      rows(outer, piece, CopyRows<T>{piece, piece, stride, gy.read<T>(), {dx.data + start, T(1)}});
+      if (dx.beta == 0) zero(dx.data, size_t(gx.shape().count()) * sizeof(T));
+      rows(outer, piece, CopyRows<T>{piece, piece, stride, gy.read<T>(), {dx.data + start, 1}});
     });
   });
   return y;

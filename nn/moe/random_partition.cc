@@ -44,30 +44,35 @@ Dispatch place_by_expert(const PartitionDraw& draw, int64_t size, int64_t E, int
 Dispatch random_partition(PartitionScope scope, int64_t E, int64_t B, int64_t N, const Pass& pass,
                           uint32_t site) {
   PartitionDraw draw{pass.draw(Stream::partition, site)};
-  const int64_t batch = pass.batch > 0 ? pass.batch : B;
-  int64_t size = B * N, first = 0;  // rows that are permuted together; the place of ours among them
+  const int64_t batch = pass.batch > 0 ? pass.batch : B, all = pass.tokens > 0 ? pass.tokens : N;
+  int64_t size = B * all, first = 0;  // rows that are permuted together; the place of ours among them
   switch (scope) {
     case PartitionScope::batch:
       TESSERA_CHECK(pass.first_sample + B <= batch, "random_partition: samples ", pass.first_sample, " to ",
                     pass.first_sample + B, " of a batch of ", batch,
                     "; Pass::batch is the size of the whole batch");
-      size = batch * N;
-      first = pass.first_sample * N;
+      size = batch * all;
+      first = pass.first_sample * all;
       break;
     case PartitionScope::per_image:
-      size = N;
+      size = all;
       break;
     case PartitionScope::replica:
       draw.replica = pass.first_sample;
       break;
   }
-  if (on_card() && B * N % size == 0) return place_by_expert(draw, size, E, B * N / size);
+  if (on_card() && N == all && B * N % size == 0) return place_by_expert(draw, size, E, B * N / size);
   const Permutation permutation = draw.permutation(size);
   std::vector<int32_t> expert(size_t(B * N));
-  for (int64_t row = 0; row < B * N; ++row)
-    expert[size_t(row)] = int32_t(part_of(int64_t(permutation.at(uint64_t((first + row) % size))), size, E));
+  for (int64_t row = 0; row < B * N; ++row) {
+    const int64_t place = first + row / N * all + row % N;
+    expert[size_t(row)] = int32_t(part_of(int64_t(permutation.at(uint64_t(place % size))), size, E));
+  }
   return group_by_expert(expert, E);
 }
+
+// How many of the first tokens each expert gets is left to chance, and a card's launches are told beforehand.
+bool RandomPartitionMoe::takes_first_tokens() const { return !on_card(); }
 
 Tensor RandomPartitionMoe::forward(const Tensor& x, const Residual& residual, const Pass& pass) const {
   return forward(x, random_partition(partition_, count_, x.size(0), x.size(1), pass, site_), residual, pass);

@@ -56,7 +56,8 @@ struct PartitionDraw {
 // at the rows: inside an expert they stand in the order of the permutation.
 Dispatch place_by_expert(const PartitionDraw& draw, int64_t size, int64_t E, int64_t copies);
 
-// The dispatch of the rows of images first_sample .. first_sample + B of a batch of `batch` images.
+// The dispatch of the rows of images first_sample .. first_sample + B of a batch of `batch` images, or of the
+// first N of each image's Pass::tokens rows, which are cut with the others.
 Dispatch random_partition(PartitionScope scope, int64_t E, int64_t B, int64_t N, const Pass& pass,
                           uint32_t site);
 
@@ -70,6 +71,7 @@ class RandomPartitionMoe : public FeedForward {
         site_(scope.site()) {}
 
   Tensor forward(const Tensor& x, const Residual& residual, const Pass& pass) const override;
+  bool takes_first_tokens() const override;
   // The same for a partition that is given.
   Tensor forward(const Tensor& x, const Dispatch& dispatch, const Residual& residual, const Pass& pass) const;
 
