@@ -23,7 +23,8 @@ int64_t images_in_flight(const Model& model) {
 
 int64_t largest_logit(const float* row, int64_t K) { return std::max_element(row, row + K) - row; }
 
-// Tells apart the kinds of steps that an arena plans. `adds`: its gradients are added to those of others.
+// Tells apart the kinds of steps that an arena plans. `adds`: its gradients are added to those of others, for
+// which a card's sums take other memory.
 uint64_t arena_key(int64_t samples, bool training, bool soft_targets = false, bool adds = false) {
   return uint64_t(samples) * 8 + adds * 4 + soft_targets * 2 + training;
 }
@@ -149,8 +150,8 @@ template <class Batch, class F>
 void Replicas::learn(Worker& worker, const Batch& batch, const Piece& piece, const Pass& pass,
                      double label_smoothing, F f) {
   const int64_t m = piece.end - piece.begin;
-  const Arena::Step step(worker.arena,
-                         arena_key(m, true, batch.soft(), std::exchange(worker.has_gradients, true)));
+  const bool adds = std::exchange(worker.has_gradients, true) && Device::current().is_cuda();
+  const Arena::Step step(worker.arena, arena_key(m, true, batch.soft(), adds));
   Tape tape;
   const Tape::Scope recording(&tape);
   const ParameterGradients::Scope gradients(*worker.gradients);
