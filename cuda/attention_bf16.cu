@@ -21,8 +21,6 @@ __global__ void __launch_bounds__(Program::kWarps* kLanes, Program::kBlocks)
 
 template <class Program>
 void run(const Program& program, const Cut& cut, const char* name) {
-  TESSERA_CHECK(int64_t{program.s.B} * program.s.H * program.s.H < int64_t{1} << 32, name, ": ", program.s.B,
-                " images of ", program.s.H, " heads are more than it can count");
   constexpr int kBytes = int(sizeof(typename Program::Shared));
   static_assert(kBytes <= 99 << 10, "more than the cards that run code for sm_80 have");
   const auto kernel = run_blocks<Program>;

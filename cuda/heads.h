@@ -65,6 +65,8 @@ template <class F>
 void with_head_size(const AttentionShape& s, F f) {
   TESSERA_CHECK(s.D <= kWidestHeadOnCard, "attention: heads of ", s.D, " channels, where ", kWidestHeadOnCard,
                 " is the most");
+  TESSERA_CHECK(s.B * s.H * s.H < int64_t{1} << 32, "attention: ", s.B, " images of ", s.H,
+                " heads are more than a card's kernels count");
   if (s.D <= 16) return f.template operator()<16>();
   if (s.D <= 32) return f.template operator()<32>();
   f.template operator()<64>();

@@ -64,9 +64,10 @@ struct Block : PreNormBlock<Attention> {
       : PreNormBlock(scope, config, dim, id, dim, heads, config.qkv_bias, config.init, config.dropout) {}
 
   using PreNormBlock::forward;
-  // Where only the first `wanted` tokens are read, they alone go on after the attention, or all of them.
+  // Where only the first `wanted` tokens are read: they alone go on from the attention, unless somebody
+  // watches or what follows needs all.
   Tensor forward(const Tensor& input, const Pass& pass, int64_t wanted) const {
-    if (pass.watch || !mlp->takes_first_tokens()) return forward(input, pass);
+    if (pass.watch || attn.dropout.draws(pass) || !mlp->takes_first_tokens(pass)) return forward(input, pass);
     Pass first = pass;
     first.tokens = input.size(1);
     return feed_forward(attn.forward(norm1.operand(input), drop_path1.around(input, pass), pass, wanted),

@@ -21,12 +21,11 @@ struct Attention {
   // residual + proj(attention(x)), x(B,N,C), of the first `wanted` tokens
   Tensor forward(const Tensor& x, const Residual& residual, const Pass& pass, int64_t wanted) const {
     const int64_t B = x.size(0), N = x.size(1), C = x.size(2);
-    const auto first = [&](const Tensor& tokens) {
-      return wanted < N ? slice(tokens, 1, 0, wanted) : tokens;
-    };
-    const Tensor heads_out = tessera::attention(qkv.forward(x).reshape({B, N, 3, heads, C / heads}));
-    return linear_residual(first(dropout.forward(heads_out, pass)), proj.weight, proj.bias, first(residual.x),
-                           residual.scale);
+    const Tensor packed = qkv.forward(x).reshape({B, N, 3, heads, C / heads});
+    const bool all = wanted == N;
+    const Tensor attended = tessera::attention(packed, all ? 0 : wanted);
+    return linear_residual(dropout.forward(attended, pass), proj.weight, proj.bias,
+                           all ? residual.x : slice(residual.x, 1, 0, wanted), residual.scale);
   }
   Tensor forward(const Tensor& x, const Residual& residual, const Pass& pass) const {
     return forward(x, residual, pass, x.size(1));

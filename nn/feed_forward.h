@@ -12,9 +12,9 @@ class FeedForward {
   virtual ~FeedForward() = default;
   // residual + f(x), x(B,N,C)
   virtual Tensor forward(const Tensor& x, const Residual& residual, const Pass& pass) const = 0;
-  // Whether it may be given the first tokens of each sample alone (Pass::tokens), since what becomes of one
-  // does not depend on the others.
-  virtual bool takes_first_tokens() const { return true; }
+  // Whether it may be given the first tokens of each sample alone (Pass::tokens): what becomes of one does
+  // not depend on the others, nor do the draws, which are counted by a token's place.
+  virtual bool takes_first_tokens(const Pass& pass) const = 0;
 };
 
 struct Mlp : FeedForward {
@@ -26,6 +26,7 @@ struct Mlp : FeedForward {
         fc2(scope / "fc2", hidden, C, init),
         dropout(scope, dropout_rate) {}
 
+  bool takes_first_tokens(const Pass& pass) const override { return !dropout.draws(pass); }
   Tensor forward(const Tensor& x, const Residual& residual, const Pass& pass) const override {
     const Tensor hidden = dropout.forward(linear_gelu(x, fc1.weight, fc1.bias), pass);
     return linear_residual(hidden, fc2.weight, fc2.bias, residual.x, residual.scale);

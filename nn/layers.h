@@ -67,8 +67,9 @@ struct Dropout {
   uint32_t site;
 
   Dropout(const Scope& scope, double rate) : rate(rate), site(scope.site()) {}
+  bool draws(const Pass& pass) const { return pass.training && rate > 0; }
   Tensor forward(const Tensor& x, const Pass& pass) const {
-    if (!pass.training || rate == 0) return x;
+    if (!draws(pass)) return x;
     return dropout(x, rate, pass.draw(Stream::dropout, site), pass.first_sample);
   }
 };

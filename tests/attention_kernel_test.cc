@@ -47,7 +47,7 @@ template <class T>
 struct Reference {
   explicit Reference(const Case<T>& from)
       : shape(from.shape), out(from.out.size()), lse(from.lse.size()), dqkv(from.qkv.size()) {
-    const auto [B, N, H, D] = shape;
+    const int64_t B = shape.B, N = shape.N, H = shape.H, D = shape.D;
     const double scale = double(from.scale);
     for (int64_t b = 0; b < B; ++b)
       for (int64_t h = 0; h < H; ++h)

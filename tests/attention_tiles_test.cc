@@ -82,7 +82,7 @@ struct Reference {
   Numbers out, lse, dqkv;
 
   explicit Reference(const Case& c) : out(c.out.size()), lse(c.lse.size()), dqkv(c.qkv.size()) {
-    const auto [B, N, H, D] = c.s;
+    const int64_t B = c.s.B, N = c.s.N, H = c.s.H, D = c.s.D;
     for (int64_t unit = 0; unit < B * H; ++unit) {
       const auto in = [&, b = unit / H, h = unit % H](int64_t n, int64_t which, int64_t d) {
         return size_t((((b * N + n) * 3 + which) * H + h) * D + d);

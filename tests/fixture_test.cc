@@ -51,7 +51,7 @@ struct GivenPartition : FeedForward {
   Tensor forward(const Tensor& x, const Residual& residual, const Pass& pass) const override {
     return dynamic_cast<const RandomPartitionMoe&>(*inner).forward(x, dispatch, residual, pass);
   }
-  bool takes_first_tokens() const override { return false; }  // the partition is of all
+  bool takes_first_tokens(const Pass&) const override { return false; }  // the partition is of all
 };
 
 // A fixture's model at its start, and the training that the fixture records.

@@ -98,6 +98,34 @@ TEST_CASE("gradients of two uses add up") {
   CHECK(values(x.grad()) == std::vector<double>{1, 1});
 }
 
+TEST_CASE("a residual's gradient is passed on, and added where it is not the only one") {
+  const Tensor one = Tensor::of({1, 1}, std::vector<double>{1});
+  Tape tape;
+  const Tape::Scope record(&tape);
+  Tensor r = Tensor::of({2, 1}, std::vector<double>{3, -5}).require_grad(), x = r.detach().require_grad();
+  Tensor y = linear_residual(x, one, {}, r);  // x + r
+  tape.backward(mean(y.reshape({2}), 0).reshape({1}));
+  CHECK(values(r.grad()) == std::vector<double>{0.5, 0.5});
+  CHECK(values(x.grad()) == std::vector<double>{0.5, 0.5});
+  CHECK(message_of([&] { y.grad(); }) == "grad: no gradient has reached the tensor (2,1)");  // it is r's now
+
+  r.clear_grad();
+  y = linear_residual(r, one, {}, r);  // both are one tensor
+  tape.backward(mean(y.reshape({2}), 0).reshape({1}));
+  CHECK(values(r.grad()) == std::vector<double>{1, 1});
+
+  for (const bool before : {true, false}) {  // used by another op, whose gradient comes before or after
+    r.clear_grad();
+    x.clear_grad();
+    const Tensor other = before ? Tensor() : mul(r, r);
+    y = linear_residual(x, one, {}, r);
+    tape.backward(mean(mul(y, before ? mul(r, r) : other).reshape({2}), 0).reshape({1}));
+    // d/dr (x + r) r^2 / 2 with x = r
+    CHECK(values(r.grad()) == std::vector<double>{0.5 * (9 + 2 * 6 * 3), 0.5 * (25 + 2 * 10 * 5)});
+    CHECK(values(x.grad()) == std::vector<double>{4.5, 12.5});
+  }
+}
+
 TEST_CASE("nothing is recorded without a tape, or for constants") {
   Tensor x = Tensor::full({2}, 1).require_grad();
   CHECK_FALSE(mul(x, x).requires_grad());

@@ -88,7 +88,7 @@ void CardSteps::start(const BatchView& batch, const StepNumbers& numbers,
 // The first step of a kind has its memory recorded, and the second gets it all at once, where it stays. One
 // that does not is recorded again.
 void CardSteps::run(Plan& plan, const std::function<void()>& work) {
-  constexpr int kMostEagerSteps = 6;
+  constexpr int kMostEagerSteps = 4;  // then a graph is tried all the same, and says why it can't be
   is_graph_ = false;
   if (!options_.graph || !why_no_graph_.empty()) return work();
   const int64_t before = replicas_.unplanned_blocks();

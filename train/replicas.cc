@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <utility>
 
 #include "cuda/runtime.h"
 #include "engine/base/parallel.h"
@@ -23,8 +22,8 @@ int64_t images_in_flight(const Model& model) {
 
 int64_t largest_logit(const float* row, int64_t K) { return std::max_element(row, row + K) - row; }
 
-// Tells apart the kinds of steps that an arena plans. `adds`: its gradients are added to those of others, for
-// which a card's sums take other memory.
+// Tells apart the kinds of steps that an arena plans. `adds`: its gradients are added to those of an earlier
+// piece on a card, whose sums take other memory then.
 uint64_t arena_key(int64_t samples, bool training, bool soft_targets = false, bool adds = false) {
   return uint64_t(samples) * 8 + adds * 4 + soft_targets * 2 + training;
 }
@@ -141,7 +140,6 @@ void Replicas::on_pieces(const std::vector<Piece>& pieces, size_t workers, F f) 
 void Replicas::clear_gradients(Worker& worker) {
   if (!worker.gradients) worker.gradients = model_.parameters().make_gradients();
   worker.gradients->clear();
-  worker.has_gradients = false;
 }
 
 // Forward and backward of one piece; then f(logits, loss, report, the piece's share of the batch), which a
@@ -150,7 +148,7 @@ template <class Batch, class F>
 void Replicas::learn(Worker& worker, const Batch& batch, const Piece& piece, const Pass& pass,
                      double label_smoothing, F f) {
   const int64_t m = piece.end - piece.begin;
-  const bool adds = std::exchange(worker.has_gradients, true) && Device::current().is_cuda();
+  const bool adds = piece.begin > 0 && Device::current().is_cuda();
   const Arena::Step step(worker.arena, arena_key(m, true, batch.soft(), adds));
   Tape tape;
   const Tape::Scope recording(&tape);

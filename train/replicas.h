@@ -24,7 +24,8 @@ struct ReplicaOptions {
   int workers = 0;          // threads; 0: all
   int64_t micro_batch = 0;  // images a worker takes at a time; 0: some 520 token rows, 1040 with experts, and
                             // on a card all
-  int64_t parts = 1;        // of a training batch, where each is taken whole: on a card, or by the model
+  int64_t parts = 1;        // of a training batch that are taken whole: where the model wants that
+                            // (Model::whole_batch), or on a card without micro_batch
   std::string dtype = "f32";  // of a card's products: f32, tf32 or bf16; the CPU's are f32
 };
 
@@ -93,8 +94,7 @@ class Replicas {
   struct Worker {
     Arena arena;
     std::unique_ptr<ParameterGradients> gradients;
-    bool has_gradients = false;  // of a piece of this step
-    StepResult result;           // its part of it
+    StepResult result;  // its part of it
   };
   struct Piece {
     int64_t begin, end;  // samples

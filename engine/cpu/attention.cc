@@ -64,15 +64,15 @@ struct Layout {
   explicit Layout(const AttentionShape& shape) : shape(shape) {}
 
   const AttentionShape& shape;
-  PackGroups panels{divide_up(shape.N, kLanes<T>), kPanelPacks};        // of the queries
+  PackGroups panels{divide_up(shape.M(), kLanes<T>), kPanelPacks};      // of the queries
   int64_t row = 3 * shape.H * shape.D;                                  // from token to token in qkv
   int64_t out_row = shape.H * shape.D;                                  // the same in out
   int64_t padded = divide_up(shape.D, kLanes<T>) * kLanes<T>;           // D, rounded up
-  int64_t padded_tokens = panels.packs * kLanes<T>;                     // N, rounded up
+  int64_t padded_tokens = panels.packs * kLanes<T>;                     // M, rounded up
   int64_t max_width = std::min(panels.packs, kPanelPacks) * kLanes<T>;  // queries of a panel
 
   int64_t qkv_at(int64_t b, int64_t h) const { return b * shape.N * row + h * shape.D; }
-  int64_t out_at(int64_t b, int64_t h) const { return b * shape.N * out_row + h * shape.D; }
+  int64_t out_at(int64_t b, int64_t h) const { return b * shape.M() * out_row + h * shape.D; }
 };
 
 // to (rows, padded columns) = factor * from.
@@ -139,7 +139,7 @@ void cpu::attention_forward(const AttentionShape& shape, const T* qkv, Wide<T> s
       if (unit == begin || panel == 0)
         copy_rows(key + layout.out_row, layout.row, shape.N, shape.D, T(1), value, layout.padded);
       const int64_t first = layout.panels.begin(panel) * kLanes<T>;
-      const int64_t width = layout.panels.size(panel) * kLanes<T>, rows = std::min(width, shape.N - first);
+      const int64_t width = layout.panels.size(panel) * kLanes<T>, rows = std::min(width, shape.M() - first);
       transpose(query + first * layout.row, layout.row, rows, shape.D, scale, query_t, width);
       multiply(shape.N, width, shape.D, Rows<T>{key, layout.row, {}}, query_t, width, score_t, PanelRow<T>());
       const PackGroups groups{layout.panels.size(panel)};
@@ -147,7 +147,7 @@ void cpu::attention_forward(const AttentionShape& shape, const T* qkv, Wide<T> s
         with_packs(groups.size(group), [&](auto packs) {
           const int64_t at = groups.begin(group) * kLanes<T>;
           softmax<packs()>(shape.N, score_t + at, std::min(rows - at, packs() * int64_t{kLanes<T>}),
-                           inverse + at, lse ? lse + head * shape.N + first + at : nullptr);
+                           inverse + at, lse ? lse + head * shape.M() + first + at : nullptr);
         });
       T* to = out + layout.out_at(b, h) + first * layout.out_row;
       multiply(rows, shape.D, shape.N, PanelTransposed<T>{score_t, {}, {}}, value, layout.padded, to,
@@ -170,7 +170,7 @@ struct HeadScratch {
     grad_score_t = weight_t + kPanel<T>;
     delta = scratch.take(kPanel<T>);
     lse = scratch.take(l.padded_tokens);
-    std::fill(lse + l.shape.N, lse + l.padded_tokens,
+    std::fill(lse + l.shape.M(), lse + l.padded_tokens,
               std::numeric_limits<T>::infinity());  // no token, no weight
   }
 
@@ -178,7 +178,7 @@ struct HeadScratch {
   T *query, *key, *grad_out;        // (N, padded D), query and key times scale
   T *query_t, *grad_out_t, *out_t;  // (padded D, queries of the panel)
   T *weight_t, *grad_score_t;       // (N, queries of the panel): P^T and dS^T without `scale`
-  T *delta, *lse;                   // (queries of the panel) and (N)
+  T *delta, *lse;                   // (queries of the panel) and (M)
 };
 
 // (n, width): weight_t from scores to P^T, grad_score_t from dP^T to dS^T without its factor `scale`.
@@ -199,7 +199,8 @@ template <class T>
 void cpu::attention_backward(const AttentionShape& shape, const T* qkv, Wide<T> scale, const T* out,
                              const Wide<T>* lse, const T* dout, T* dqkv, Wide<T> beta) {
   const Layout<T> layout(shape);
-  const int64_t N = shape.N, D = shape.D, row = layout.row, out_row = layout.out_row, padded = layout.padded;
+  const int64_t N = shape.N, M = shape.M(), D = shape.D, row = layout.row, out_row = layout.out_row,
+                padded = layout.padded;
   parallel_for(shape.B * shape.H, 1, [&](int64_t begin, int64_t end) {
     const HeadScratch<T> head(layout);
     for (int64_t unit = begin; unit < end; ++unit) {
@@ -209,14 +210,15 @@ void cpu::attention_backward(const AttentionShape& shape, const T* qkv, Wide<T> 
       const T *o = out + layout.out_at(b, h), *grad_out = dout + layout.out_at(b, h);
       T *dq = dqkv + layout.qkv_at(b, h), *dk = dq + out_row, *dv = dk + out_row;
 
-      copy_rows(query, row, N, D, scale, head.query, padded);
+      copy_rows(query, row, M, D, scale, head.query, padded);
       copy_rows(key, row, N, D, scale, head.key, padded);
-      copy_rows(grad_out, out_row, N, D, T(1), head.grad_out, padded);
-      std::copy_n(lse + unit * N, N, head.lse);
+      copy_rows(grad_out, out_row, M, D, T(1), head.grad_out, padded);
+      std::copy_n(lse + unit * M, M, head.lse);
+      for (int64_t i = M; beta == 0 && i < N; ++i) std::fill_n(dq + i * row, D, T(0));  // nobody asked
 
       for (int64_t panel = 0; panel < layout.panels.count; ++panel) {
         const int64_t first = layout.panels.begin(panel) * kLanes<T>;
-        const int64_t width = layout.panels.size(panel) * kLanes<T>, rows = std::min(width, N - first);
+        const int64_t width = layout.panels.size(panel) * kLanes<T>, rows = std::min(width, M - first);
         transpose(query + first * row, row, rows, D, T(1), head.query_t, width);
         transpose(grad_out + first * out_row, out_row, rows, D, T(1), head.grad_out_t, width);
         transpose(o + first * out_row, out_row, rows, D, T(1), head.out_t, width);

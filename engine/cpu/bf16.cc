@@ -38,18 +38,19 @@ void gemm(const Gemm<bf16>& g) { by_way_of_f32(g); }
 void gemm(const Gemm<bf16, float>& g) { by_way_of_f32(g); }
 
 void attention_forward(const AttentionShape& s, const bf16* qkv, float scale, bf16* out, float* lse) {
-  const int64_t size = s.B * s.N * s.H * s.D;
-  Floats wide_out(static_cast<size_t>(size));
-  cpu::attention_forward<float>(s, Floats(qkv, qkv + 3 * size).data(), scale, wide_out.data(), lse);
+  const int64_t token = s.B * s.H * s.D;
+  Floats wide_out(size_t(token * s.M()));
+  cpu::attention_forward<float>(s, Floats(qkv, qkv + 3 * token * s.N).data(), scale, wide_out.data(), lse);
   round_to(out, wide_out);
 }
 
 void attention_backward(const AttentionShape& s, const bf16* qkv, float scale, const bf16* out,
                         const float* lse, const bf16* dout, bf16* dqkv, float beta) {
-  const int64_t size = s.B * s.N * s.H * s.D;
-  Floats gradient(size_t(3 * size));
-  cpu::attention_backward<float>(s, Floats(qkv, qkv + 3 * size).data(), scale, Floats(out, out + size).data(),
-                                 lse, Floats(dout, dout + size).data(), gradient.data(), 0);
+  const int64_t token = s.B * s.H * s.D, size = token * s.M();
+  Floats gradient(size_t(3 * token * s.N));
+  cpu::attention_backward<float>(s, Floats(qkv, qkv + 3 * token * s.N).data(), scale,
+                                 Floats(out, out + size).data(), lse, Floats(dout, dout + size).data(),
+                                 gradient.data(), 0);
   round_to(dqkv, gradient, beta);
 }
 

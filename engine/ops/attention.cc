@@ -22,16 +22,19 @@ Tensor by_products(const Tensor& qkv) {
 
 }  // namespace
 
-Tensor attention(const Tensor& qkv) {
+Tensor attention(const Tensor& qkv, int64_t first) {
   Dims dim("attention");
   dim(qkv, "qkv(B,N,3,H,D)");
+  TESSERA_CHECK(first >= 0 && first <= dim['N'], "attention: the first ", first, " of N=", dim['N'],
+                " tokens are wanted");
+  if (on_card() && first > 0) return slice(attention(qkv), 1, 0, first);
   if (on_card() && dim['D'] > kWidestHeadOnCard) {
     const Tensor out = by_products(widen(qkv));
     return qkv.dtype() == DType::bf16 ? narrow(out) : out;
   }
-  const AttentionShape shape{dim['B'], dim['N'], dim['H'], dim['D']};
-  Tensor out({shape.B, shape.N, shape.H * shape.D}, qkv.dtype());
-  Tensor lse = Tape::current() ? Tensor({shape.B, shape.H, shape.N}, wide(qkv.dtype())) : Tensor();
+  const AttentionShape shape{dim['B'], dim['N'], dim['H'], dim['D'], first};
+  Tensor out({shape.B, shape.M(), shape.H * shape.D}, qkv.dtype());
+  Tensor lse = Tape::current() ? Tensor({shape.B, shape.H, shape.M()}, wide(qkv.dtype())) : Tensor();
   const double factor = 1 / std::sqrt(double(shape.D));
   for_activation("attention", qkv.dtype(), [&]<class T>() {
     attention_forward<T>(shape, qkv.data<T>(), Wide<T>(factor), out.mutable_data<T>(),
@@ -63,6 +66,10 @@ TESSERA_CASES(OpCase{
     {"2x5x3x2x4", "1x1x3x1x1", "1x17x3x2x16", "2x65x3x1x7", "1x70x3x2x64", "65537x1x3x1x2", "2x5x3x2x70"},
     [](const Inputs& in) { return attention(in[0]); },
     composed});
+TESSERA_CASES(OpCase{"attention(first)",
+                     {"2x5x3x2x4", "1x3x3x1x1", "1x17x3x2x16", "2x65x3x1x7", "1x70x3x2x64"},
+                     [](const Inputs& in) { return attention(in[0], 2); },
+                     [](const Inputs& in) { return slice(composed(in), 1, 0, 2); }});
 TESSERA_CASES(OpCase{"attention(by products)",
                      {"2x5x3x2x4", "1x1x3x1x1", "2x5x3x2x70"},
                      [](const Inputs& in) { return by_products(in[0]); },

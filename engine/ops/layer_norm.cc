@@ -130,11 +130,12 @@ Tensor composed(const Inputs& in) {
 }
 
 TESSERA_CASES(OpCase{"layer_norm",
-                     {"3x5 5 5", "1x3 3 3", "2x3x192 192 192", "65537x3 3 3", "515x70 70 70"},
+                     {"3x5 5 5", "1x3 3 3", "2x3x192 192 192", "65537x3 3 3", "515x70 70 70", "4300x64 64 64",
+                      "9x768 768 768", "5x1000 1000 1000"},
                      [](const Inputs& in) { return layer_norm(in[0], in[1], in[2]); },
                      composed});
 TESSERA_CASES(OpCase{"layer_norm_operand",
-                     {"2x3x5 5 5", "1x3 3 3", "65537x3 3 3"},
+                     {"2x3x5 5 5", "1x3 3 3", "65537x3 3 3", "5x192 192 192", "4300x64 64 64"},
                      [](const Inputs& in) { return layer_norm_operand(in[0], in[1], in[2]); },
                      composed});
 

@@ -292,19 +292,18 @@ Tensor linear_residual(const Tensor& x, const Tensor& weight, const Tensor& bias
              using Out = Wide<T>;
              const Out* const dy = gy.read<Out>();
              const LinearBackward<T> backward{offsets, O, C, x, weight, gx, gw, gb};
-             if (!scale && std::is_same_v<T, Out>) {
-               backward(gy.read<T>(), BiasTerms<T, T>{.O = O, .dy = gy.read<T>()});
-             } else {
+             const auto by_way_of = [&](auto terms) {
                Tensor dz({M, O}, dtype_of<T>());
-               T* const to = dz.mutable_data<T>();
-               if (scale)
-                 backward(
-                     to,
-                     BiasTerms<T, Out, false, true>{
-                         .O = O, .per_sample = per_sample, .dy = dy, .scale = scale.data<Out>(), .dz = to});
-               else
-                 backward(to, BiasTerms<T, Out>{.O = O, .dy = dy, .dz = to});
-             }
+               terms.dz = dz.mutable_data<T>();
+               backward(terms.dz, terms);
+             };
+             if (scale)
+               by_way_of(BiasTerms<T, Out, false, true>{
+                   .O = O, .per_sample = per_sample, .dy = dy, .scale = scale.data<Out>()});
+             else if constexpr (std::is_same_v<T, Out>)
+               backward(dy, BiasTerms<T, T>{.O = O, .dy = dy});
+             else
+               by_way_of(BiasTerms<T, Out>{.O = O, .dy = dy});
              pass_on<Out>(gy, gr);
            });
          });
@@ -354,7 +353,8 @@ Tensor sample_scale(const Tensor& x) {
   return Tensor::of({x.size(0)}, scale).to(wide(x.dtype()));
 }
 
-const std::vector<const char*> kShapes{"3x5 7x5 7", "1x1 1x1 1", "2x3x5 4x5 4", "65537x2 3x2 3"};
+const std::vector<const char*> kShapes{"3x5 7x5 7", "1x1 1x1 1", "2x3x5 4x5 4", "65537x2 3x2 3",
+                                       "1030x5 8x5 8"};
 
 TESSERA_CASES(OpCase{"linear", kShapes, [](const Inputs& in) { return linear(in[0], in[1], in[2]); },
                      composed});
@@ -370,12 +370,12 @@ TESSERA_CASES(OpCase{
     [](const Inputs& in) { return composed_groups(in, some_offsets(in[0], in[1])); }});
 TESSERA_CASES(OpCase{
     "grouped_linear(equal)",
-    {"11x5 3x7x5 3x7", "12x5 3x7x5 3x7", "65537x2 4x3x2 4x3"},
+    {"11x5 3x7x5 3x7", "12x5 3x7x5 3x7", "65537x2 4x3x2 4x3", "2050x5 3x8x5 3x8"},
     [](const Inputs& in) { return grouped_linear(in[0], in[1], in[2], equal_offsets(in[0], in[1])); },
     [](const Inputs& in) { return composed_groups(in, equal_offsets(in[0], in[1])); }});
 TESSERA_CASES(OpCase{
     "grouped_linear_gelu",
-    {"11x5 3x7x5 3x7", "1x1 1x1x1 1x1"},
+    {"11x5 3x7x5 3x7", "1x1 1x1x1 1x1", "300x5 3x8x5 3x8"},
     [](const Inputs& in) { return grouped_linear_gelu(in[0], in[1], in[2], some_offsets(in[0], in[1])); },
     [](const Inputs& in) { return gelu(composed_groups(in, some_offsets(in[0], in[1]))); }});
 TESSERA_CASES(OpCase{"linear_residual",
@@ -386,7 +386,7 @@ TESSERA_CASES(OpCase{"linear_residual",
                      }});
 TESSERA_CASES(OpCase{
     "linear_residual(scale)",
-    {"2x3x5 4x5 4 2x3x4", "3x1x2 1x2 1 3x1x1"},
+    {"2x3x5 4x5 4 2x3x4", "3x1x2 1x2 1 3x1x1", "5x30x3 8x3 8 5x30x8"},
     [](const Inputs& in) { return linear_residual(in[0], in[1], in[2], in[3], sample_scale(in[0])); },
     [](const Inputs& in) {
       const Tensor s = sample_scale(in[0]).reshape({in[0].size(0), 1, 1});

@@ -70,8 +70,9 @@ Tensor softmax_cross_entropy(const Tensor& logits, const Tensor& targets, double
 Tensor squared_variation(const Tensor& x);
 
 // ---- attention (attention.cc)
-// softmax(q k^T / sqrt(D)) v for packed qkv(B,N,3,H,D); out (B,N,H*D). No N x N tensor is kept.
-Tensor attention(const Tensor& qkv);
+// softmax(q k^T / sqrt(D)) v for packed qkv(B,N,3,H,D); out (B,N,H*D), or of the `first` tokens alone where
+// that is not 0. No N x N tensor is kept.
+Tensor attention(const Tensor& qkv, int64_t first = 0);
 // The parts of which other kinds of attention are made, with matmul and softmax between them
 // (split_heads.cc, mix_heads.cc, relative_position.cc):
 // part s of packed(B,N,S,H,D), heads first: (B,H,N,D); and x(B,H,N,D) back to (B,N,H*D).

@@ -62,8 +62,7 @@ Tensor patches(const Tensor& images, int64_t P) {
 
 namespace {
 
-Tensor composed(const Inputs& in) {  // (B,C,h,P,w,P) to (B,h,w,C,P,P)
-  constexpr int64_t P = 2;
+Tensor composed(const Inputs& in, int64_t P) {  // (B,C,h,P,w,P) to (B,h,w,C,P,P)
   const Shape s = in[0].shape();
   const Tensor cut = in[0].reshape({s[0], s[1], s[2] / P, P, s[3] / P, P});
   return permute_axes(cut, {0, 2, 4, 1, 3, 5}).reshape({s[0], s[2] / P * (s[3] / P), s[1] * P * P});
@@ -72,7 +71,11 @@ Tensor composed(const Inputs& in) {  // (B,C,h,P,w,P) to (B,h,w,C,P,P)
 TESSERA_CASES(OpCase{"patches",
                      {"2x3x4x6", "1x1x2x2", "65537x1x2x2"},
                      [](const Inputs& in) { return patches(in[0], 2); },
-                     composed});
+                     [](const Inputs& in) { return composed(in, 2); }});
+TESSERA_CASES(OpCase{"patches(4)",
+                     {"2x3x4x8"},
+                     [](const Inputs& in) { return patches(in[0], 4); },
+                     [](const Inputs& in) { return composed(in, 4); }});
 
 }  // namespace
 }  // namespace tessera

@@ -203,11 +203,11 @@ Tensor composed(const Tensor& x, bool inverse) {
 Tensor order_of(const Tensor& x) { return Tensor::of({x.size(0)}, some_order(x)); }
 
 TESSERA_CASES(OpCase{"permute_rows",
-                     {"7x3", "1x1", "65537x2"},
+                     {"7x3", "1x1", "65537x2", "7x16"},
                      [](const Inputs& in) { return permute_rows(in[0], order_of(in[0])); },
                      [](const Inputs& in) { return composed(in[0], false); }});
 TESSERA_CASES(OpCase{"unpermute_rows",
-                     {"7x3", "1x1", "65537x2"},
+                     {"7x3", "1x1", "65537x2", "7x16"},
                      [](const Inputs& in) { return unpermute_rows(in[0], order_of(in[0])); },
                      [](const Inputs& in) { return composed(in[0], true); }});
 
@@ -222,12 +222,12 @@ Tensor sample_scale(const Tensor& residual) {
 }
 
 TESSERA_CASES(OpCase{"combine_rows",
-                     {"6x3 2x3x3", "1x1 1x1x1", "65537x2 65537x1x2"},
+                     {"6x3 2x3x3", "1x1 1x1x1", "65537x2 65537x1x2", "6x16 2x3x16"},
                      [](const Inputs& in) { return combine_rows(in[0], order_of(in[0]), in[1]); },
                      [](const Inputs& in) { return composed_combine(in, {}); }});
 TESSERA_CASES(OpCase{
     "combine_rows(scale)",
-    {"12x3 4x3x3"},
+    {"12x3 4x3x3", "12x16 4x3x16"},
     [](const Inputs& in) { return combine_rows(in[0], order_of(in[0]), in[1], sample_scale(in[1])); },
     [](const Inputs& in) { return composed_combine(in, sample_scale(in[1])); }});
 

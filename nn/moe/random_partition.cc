@@ -71,8 +71,11 @@ Dispatch random_partition(PartitionScope scope, int64_t E, int64_t B, int64_t N,
   return group_by_expert(expert, E);
 }
 
-// How many of the first tokens each expert gets is left to chance, and a card's launches are told beforehand.
-bool RandomPartitionMoe::takes_first_tokens() const { return !on_card(); }
+// How many of the first tokens an expert gets is left to chance, and a card's products are asked for before
+// the draw.
+bool RandomPartitionMoe::takes_first_tokens(const Pass& pass) const {
+  return !on_card() && !experts_.dropout.draws(pass);
+}
 
 Tensor RandomPartitionMoe::forward(const Tensor& x, const Residual& residual, const Pass& pass) const {
   return forward(x, random_partition(partition_, count_, x.size(0), x.size(1), pass, site_), residual, pass);

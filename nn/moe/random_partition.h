@@ -71,7 +71,7 @@ class RandomPartitionMoe : public FeedForward {
         site_(scope.site()) {}
 
   Tensor forward(const Tensor& x, const Residual& residual, const Pass& pass) const override;
-  bool takes_first_tokens() const override;
+  bool takes_first_tokens(const Pass& pass) const override;
   // The same for a partition that is given.
   Tensor forward(const Tensor& x, const Dispatch& dispatch, const Residual& residual, const Pass& pass) const;
 

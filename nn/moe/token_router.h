@@ -23,7 +23,7 @@ class TokenRoutedMoe : public FeedForward {
   Tensor forward(const Tensor& x, const Residual& residual, const Pass& pass) const override {
     return forward(x, score(x, router_, options_.noise, pass, site_), residual, pass);
   }
-  bool takes_first_tokens() const override { return false; }  // they compete for room
+  bool takes_first_tokens(const Pass&) const override { return false; }  // they compete for room
   // The same for scores that are given.
   Tensor forward(const Tensor& x, const Scores& scores, const Residual& residual, const Pass& pass) const {
     return through_experts(experts_, x, route(scores, x.size(0), pass), residual, pass);
