@@ -1,6 +1,7 @@
 // Neighbours in memory that a card reads or writes at once. A program of elements or of columns may have, in
 // place of operator(), a member vec<n> for n of them: a card runs it with n = kVec where aligned() allows
-// that, and the CPU with n = 1, in loops that become vector code.
+// that, and the CPU with n = 1, in loops that become vector code. One of rows takes n as a parameter
+// (with_vec and Row::each_vec in rows.h).
 #pragma once
 
 #include <array>

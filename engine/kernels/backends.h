@@ -58,7 +58,7 @@ void attention_backward(const AttentionShape& shape, const bf16* qkv, float scal
                         const float* lse, const bf16* dout, bf16* dqkv, float beta);
 
 // Layer norm of f32 rows (cuda/layer_norm.cu), y and dy in f32 or bf16; false, and nothing is done, where
-// rows are too long for registers.
+// rows are too long for registers, or are not pairs of numbers.
 template <class Y>
 bool layer_norm_forward(int64_t M, int64_t C, float eps, const float* x, const float* gamma,
                         const float* beta, Y* y, float* mean, float* rstd);
