@@ -44,7 +44,8 @@ TESSERA_INLINE Float exp32(Float x) {
 }  // namespace detail
 
 // e^x to 2 units in the last place; 0 below -87.7, infinity above 88.4 (a little before FLT_MAX), NaN stays
-// NaN. A card's own takes far fewer instructions, is right to some 2 + 1.2 |x| units, and ends where floats do.
+// NaN. A card's own takes far fewer instructions, is right to some 2 + 1.2 |x| units, and ends where floats
+// do.
 TESSERA_INLINE float vexp(float x) {
 #ifdef __CUDA_ARCH__
   return __expf(x);
