@@ -8,20 +8,21 @@
 #include "models/fuse.h"
 #include "models/registry.h"
 #include "models/vit.h"
+#include "tests/messages.h"
 #include "tests/scratch_folder.h"
+#include "tests/small_models.h"
 
 namespace tessera {
 namespace {
 
-ModelConfig config_of(const std::string& moe) {
-  ModelConfig c;
-  c.name = "small";
+using testing::random_images;
+
+ModelConfig adapted_vit(const std::string& moe) {
+  ModelConfig c = testing::small_vit(moe);
   c.image_size = 12;
-  c.classes = 5;
   c.depth = 2;
   c.dim = 8;
   c.heads = 2;
-  c.moe.blocks = moe;
   return c;
 }
 
@@ -30,7 +31,7 @@ struct Saved {
   ScratchFolder folder;
   Vit model;
 
-  explicit Saved(const ModelConfig& config = config_of("none")) : model(config, 7) {
+  explicit Saved(const ModelConfig& config = adapted_vit("none")) : model(config, 7) {
     for (const auto& p : model.parameters().parameters()) {
       Tensor value = p.value;
       const Draw draw{.seed = 1, .site = uint32_t(p.offset)};
@@ -42,7 +43,7 @@ struct Saved {
   SafetensorsFile file() const { return SafetensorsFile(folder / "w.safetensors"); }
 };
 
-const float* values(const Model& model, const std::string& name) {
+const float* values_of(const Model& model, const std::string& name) {
   const auto* p = model.parameters().find(name);
   REQUIRE(p);
   return p->value.data<float>();
@@ -50,33 +51,26 @@ const float* values(const Model& model, const std::string& name) {
 
 bool equal_values(const Model& a, const Model& b, const std::string& name) {
   const auto* p = a.parameters().find(name);
-  return std::equal(p->value.data<float>(), p->value.data<float>() + p->value.count(), values(b, name));
-}
-
-Tensor random_images(const ModelConfig& c) {
-  Tensor x({3, c.channels, c.image_size, c.image_size}, DType::f32);
-  const Draw draw{.seed = 3};
-  for (int64_t i = 0; i < x.count(); ++i) x.mutable_data<float>()[i] = float(draw.normal(uint64_t(i)));
-  return x;
+  return std::equal(p->value.data<float>(), p->value.data<float>() + p->value.count(), values_of(b, name));
 }
 
 TEST_CASE("a mixture that starts from a dense model is that model, in every expert") {
   const Saved dense;
-  const ModelConfig config = config_of("every-2");
+  const ModelConfig config = adapted_vit("every-2");
   Vit mixture(config, 1);
   const auto changes = start_from(mixture, dense.file());
   REQUIRE(changes.size() == 1);
   CHECK(changes[0] == "FFNs: copied into the 4 experts of blocks every-2");
-  CHECK(output_difference(dense.model, mixture, random_images(config)) < 1e-6);
-  CHECK(output_difference(dense.model, *fuse(mixture), random_images(config)) == 0);
-  const float* fc1 = values(mixture, "blocks.1.moe.fc1.weight");
-  const float* source = values(dense.model, "blocks.1.mlp.fc1.weight");
+  CHECK(output_difference(dense.model, mixture, random_images(3, config)) < 1e-6);
+  CHECK(output_difference(dense.model, *fuse(mixture), random_images(3, config)) == 0);
+  const float* fc1 = values_of(mixture, "blocks.1.moe.fc1.weight");
+  const float* source = values_of(dense.model, "blocks.1.mlp.fc1.weight");
   for (int64_t e = 0; e < 4; ++e) CHECK(std::equal(source, source + 8 * 16, fc1 + e * 8 * 16));
 }
 
 TEST_CASE("routed mixtures take the dense FFNs into their experts, and keep fresh routers") {
   const Saved dense;
-  ModelConfig token = config_of("1"), image = config_of("final-1");
+  ModelConfig token = adapted_vit("1"), image = adapted_vit("final-1");
   token.moe.router = MoeRouter::token;
   image.architecture = "mobile_vmoe";
   image.moe.router = MoeRouter::image;
@@ -93,18 +87,18 @@ TEST_CASE("routed mixtures take the dense FFNs into their experts, and keep fres
     for (const char* name : {"fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"}) {
       const auto* source = dense.model.parameters().find(std::string("blocks.1.mlp.") + name);
       const float *from = source->value.data<float>(),
-                  *to = values(*mixture, std::string("blocks.1.moe.") + name);
+                  *to = values_of(*mixture, std::string("blocks.1.moe.") + name);
       for (int64_t e = 0, n = source->value.count(); e < 4; ++e)
         CHECK(std::equal(from, from + n, to + e * n));
     }
     if (config.architecture == "mobile_vmoe")
-      CHECK(output_difference(dense.model, *mixture, random_images(config)) < 1e-6);
+      CHECK(output_difference(dense.model, *mixture, random_images(3, config)) < 1e-6);
   }
 }
 
 TEST_CASE("other classes draw the head anew, and only it") {
   const Saved dense;
-  ModelConfig config = config_of("none");
+  ModelConfig config = adapted_vit("none");
   config.classes = 3;
   Vit model(config, 9);
   const Vit fresh(config, 9);
@@ -119,13 +113,13 @@ TEST_CASE("other classes draw the head anew, and only it") {
 
 TEST_CASE("other channels repeat the kernels or sum them") {
   const Saved dense;
-  const float* old = values(dense.model, "patch_embed.proj.weight");
+  const float* old = values_of(dense.model, "patch_embed.proj.weight");
   for (const int64_t channels : {1, 2, 5}) {
-    ModelConfig config = config_of("none");
+    ModelConfig config = adapted_vit("none");
     config.channels = channels;
     Vit model(config, 9);
     CHECK(start_from(model, dense.file()).size() == 1);
-    const float* own = values(model, "patch_embed.proj.weight");
+    const float* own = values_of(model, "patch_embed.proj.weight");
     for (int64_t d = 0; d < 8; ++d)
       for (int64_t c = 0; c < channels; ++c)
         for (int64_t p = 0; p < 16; ++p) {
@@ -138,14 +132,14 @@ TEST_CASE("other channels repeat the kernels or sum them") {
 
 TEST_CASE("another image size resamples the position embeddings") {
   const Saved dense;
-  ModelConfig config = config_of("none");
+  ModelConfig config = adapted_vit("none");
   config.image_size = 20;
   Vit model(config, 9);
   const auto changes = start_from(model, dense.file());
   REQUIRE(changes.size() == 1);
   CHECK(changes[0] ==
         "pos_embed: (1,10,8) in the file, (1,26,8) here: resampled from 3 x 3 to 5 x 5 patches");
-  const float *from = values(dense.model, "pos_embed"), *to = values(model, "pos_embed");
+  const float *from = values_of(dense.model, "pos_embed"), *to = values_of(model, "pos_embed");
   CHECK(std::equal(from, from + 8, to));
   CHECK(std::equal(to + 8, to + 26 * 8, resample_grid({from + 8, 9 * 8}, 3, 5, 8).begin()));
 }
@@ -177,27 +171,19 @@ TEST_CASE("what cannot be adapted is listed, and nothing has changed") {
                              const std::string& words) {
     Vit model(config, 9);
     const Vit fresh(config, 9);
-    try {
-      start_from(model, file);
-      FAIL("no error");
-    } catch (const Error& error) {
-      CHECK(error.code() == Exit::file);
-      const std::string message = error.what();
-      INFO(message);
-      CHECK(message.find(words) != std::string::npos);
-    }
+    CHECK(testing::error_of(Exit::file, [&] { start_from(model, file); }).has(words));
     for (const auto& p : model.parameters().parameters()) CHECK(equal_values(model, fresh, p.name));
   };
-  ModelConfig config = config_of("none");
+  ModelConfig config = adapted_vit("none");
   config.depth = 3;
   fails_with(config, dense.file(), "missing: blocks.2.norm1.weight(8)");
   config.depth = 1;
   fails_with(config, dense.file(), "not of this model: 'blocks.1.norm1.weight'(8)");
-  config = config_of("none");
+  config = adapted_vit("none");
   config.mlp_ratio = 3;
   fails_with(config, dense.file(), "blocks.0.mlp.fc1.weight: (16,8) in the file, (24,8) in the model");
-  const Saved mixture(config_of("every-2"));
-  fails_with(config_of("none"), mixture.file(), "fuse it first");
+  const Saved mixture(adapted_vit("every-2"));
+  fails_with(adapted_vit("none"), mixture.file(), "fuse it first");
 }
 
 }  // namespace

@@ -19,11 +19,8 @@
 namespace tessera {
 namespace {
 
-std::set<std::string> names_and_shapes(const Model& model) {
-  std::set<std::string> all;
-  for (const auto& p : model.parameters().parameters()) all.insert(text(p.name, p.value.shape()));
-  return all;
-}
+using testing::names_and_shapes;
+using testing::random_images;
 
 TEST_CASE("experts of every architecture learn, are averaged, and fuse into its dense model") {
   constexpr int64_t kB = 10;
@@ -33,10 +30,8 @@ TEST_CASE("experts of every architecture learn, are averaged, and fuse into its 
     const auto model = make_model(c, 1);
     const std::vector<StackedParameter> stacked = stacked_parameters(*model);
     CHECK(stacked.size() == 2 * 4);  // two blocks, of whatever stages
-    Tensor images({kB, c.channels, c.image_size, c.image_size}, DType::f32);
+    const Tensor images = random_images(kB, c);
     std::vector<int32_t> labels;
-    for (int64_t i = 0; i < images.count(); ++i)
-      images.mutable_data<float>()[i] = float(Draw{.seed = 2}.normal(uint64_t(i)));
     for (int64_t b = 0; b < kB; ++b) labels.push_back(int32_t(b % c.classes));
     const BatchView batch{
         .images = {images.data<float>(), size_t(images.count())}, .labels = labels, .size = kB};
@@ -76,9 +71,7 @@ std::vector<double> trained(const ModelConfig& config, bool watched) {
   const Tape::Scope record(&tape);
   Shape shape{3};
   for (const int64_t axis : config.input_shape()) shape.push_back(axis);
-  Tensor images(shape, DType::f64);
-  for (int64_t i = 0; i < images.count(); ++i)
-    images.mutable_data<double>()[i] = Draw{.seed = 2}.normal(uint64_t(i));
+  const Tensor images = normal(shape);
   Pass pass{.training = true, .seed = 3, .step = 7, .first_sample = 2, .batch = 8};
   if (watched) pass.watch = [](const std::string&, const Tensor&) {};
   const Tensor logits = model->forward(images, pass);

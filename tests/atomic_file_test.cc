@@ -14,34 +14,18 @@
 #include <string>
 #include <vector>
 
+#include "tests/messages.h"
 #include "tests/scratch_folder.h"
 
 namespace tessera {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr uint64_t kPlenty = 1 << 30;
+using testing::Caught;
+using testing::error_of;
 
 int files_in(const std::string& folder) {
   return int(std::distance(fs::directory_iterator(folder), fs::directory_iterator()));
-}
-
-template <class F>
-std::string message_of(Exit code, F&& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    CHECK(int(error.code()) == int(code));
-    return error.what();
-  }
-  FAIL("no error");
-  return {};
-}
-
-bool has(const std::string& message, const std::string& words) {
-  const bool found = message.find(words) != std::string::npos;
-  if (!found) MESSAGE("'", words, "' is not in: ", message);
-  return found;
 }
 
 // While it lives, no file of this process grows above `bytes`: writing past it fails as on a full disk.
@@ -92,12 +76,11 @@ TEST_CASE("write_file_atomically: a full disk leaves the former file and no othe
   write_file_atomically(path, "former");
   {
     const FileSizeLimit limit(4096);
-    const std::string message =
-        message_of(Exit::file, [&] { write_file_atomically(path, std::string(10'000, 'x')); });
-    CHECK(has(message, path));
-    CHECK(has(message, "4096 of 10000 bytes"));
-    CHECK(has(message, "File too large"));
-    CHECK(has(message, "another file system"));
+    const Caught error = error_of(Exit::file, [&] { write_file_atomically(path, std::string(10'000, 'x')); });
+    CHECK(error.has(path));
+    CHECK(error.has("4096 of 10000 bytes"));
+    CHECK(error.has("File too large"));
+    CHECK(error.has("another file system"));
   }
   CHECK(read_text(path, kPlenty) == "former");
   CHECK(files_in(folder.path()) == 1);
@@ -106,13 +89,12 @@ TEST_CASE("write_file_atomically: a full disk leaves the former file and no othe
 TEST_CASE("write_file_atomically: refuses folders, devices and missing folders") {
   const ScratchFolder folder;
   fs::create_directory(folder / "sub");
-  CHECK(has(message_of(Exit::file, [&] { write_file_atomically(folder / "sub", "x"); }), "a folder"));
+  CHECK(error_of(Exit::file, [&] { write_file_atomically(folder / "sub", "x"); }).has("a folder"));
   REQUIRE(::mkfifo((folder / "pipe").c_str(), 0600) == 0);
-  CHECK(has(message_of(Exit::file, [&] { write_file_atomically(folder / "pipe", "x"); }),
-            "not a regular file"));
-  const std::string message = message_of(Exit::file, [&] { write_file_atomically(folder / "no/w", "x"); });
-  CHECK(has(message, folder / "no/w"));
-  CHECK(has(message, "No such file"));
+  CHECK(error_of(Exit::file, [&] { write_file_atomically(folder / "pipe", "x"); }).has("not a regular file"));
+  const Caught error = error_of(Exit::file, [&] { write_file_atomically(folder / "no/w", "x"); });
+  CHECK(error.has(folder / "no/w"));
+  CHECK(error.has("No such file"));
   CHECK(files_in(folder.path()) == 2);
 }
 
@@ -167,12 +149,11 @@ TEST_CASE("read_text: the limit, and what is wrong is said") {
   const std::string path = folder / "r", content(3'000'000, 'r');
   write_file_atomically(path, content);
   CHECK(read_text(path, content.size()) == content);
-  const std::string message =
-      message_of(Exit::data, [&] { read_text(path, content.size() - 1, Exit::data); });
-  CHECK(has(message, path));
-  CHECK(has(message, "3000000 bytes, more than the 2999999"));
-  CHECK(has(message_of(Exit::usage, [&] { read_text(folder / "no", 1, Exit::usage); }), "No such file"));
-  CHECK(has(message_of(Exit::file, [&] { read_text(folder.path(), 1); }), "a folder"));
+  const Caught error = error_of(Exit::data, [&] { read_text(path, content.size() - 1, Exit::data); });
+  CHECK(error.has(path));
+  CHECK(error.has("3000000 bytes, more than the 2999999"));
+  CHECK(error_of(Exit::usage, [&] { read_text(folder / "no", 1, Exit::usage); }).has("No such file"));
+  CHECK(error_of(Exit::file, [&] { read_text(folder.path(), 1); }).has("a folder"));
 }
 
 TEST_CASE("read_text: a pipe is read to its end, within the limit") {
@@ -185,7 +166,7 @@ TEST_CASE("read_text: a pipe is read to its end, within the limit") {
     if (fits) {
       CHECK(read_text(path, 5) == "12345");
     } else {
-      CHECK(has(message_of(Exit::file, [&] { read_text(path, 4); }), "more than the 4"));
+      CHECK(error_of(Exit::file, [&] { read_text(path, 4); }).has("more than the 4"));
     }
     ::close(ends[0]);
   }
@@ -202,10 +183,10 @@ TEST_CASE("MappedFile: shows the bytes, outlives replacement, refuses what is no
   write_file_atomically(path, "");
   CHECK(shown(file) == "former");
   CHECK(MappedFile(path).bytes().empty());
-  CHECK(has(message_of(Exit::file, [&] { MappedFile{folder / "no"}; }), "No such file"));
-  CHECK(has(message_of(Exit::file, [&] { MappedFile{folder.path()}; }), "a folder"));
+  CHECK(error_of(Exit::file, [&] { MappedFile{folder / "no"}; }).has("No such file"));
+  CHECK(error_of(Exit::file, [&] { MappedFile{folder.path()}; }).has("a folder"));
   REQUIRE(::mkfifo((folder / "pipe").c_str(), 0600) == 0);
-  CHECK(has(message_of(Exit::file, [&] { MappedFile{folder / "pipe"}; }), "not a regular file"));
+  CHECK(error_of(Exit::file, [&] { MappedFile{folder / "pipe"}; }).has("not a regular file"));
 }
 
 }  // namespace tessera

@@ -8,8 +8,10 @@
 
 #include "engine/base/parallel.h"
 #include "engine/base/rng.h"
+#include "tests/attention_reference.h"
 
 using namespace tessera;
+using testing::AttentionReference;
 
 namespace {
 
@@ -17,8 +19,8 @@ constexpr AttentionShape kShapes[] = {{1, 1, 1, 1},    {2, 5, 3, 7},    {2, 65, 
                                       {1, 197, 3, 64}, {1, 577, 2, 32}, {2, 17, 2, 48},  {1, 33, 1, 100}};
 
 template <class T>
-struct Case {
-  explicit Case(const AttentionShape& shape, uint32_t site = 0)
+struct KernelCase {
+  explicit KernelCase(const AttentionShape& shape, uint32_t site = 0)
       : shape(shape), scale(T(1.3 / std::sqrt(double(shape.D)))) {
     const auto fill = [&](std::vector<T>& to, int64_t size, uint32_t step) {
       to.resize(size_t(size));
@@ -36,58 +38,11 @@ struct Case {
   void backward(T beta) {
     attention_backward<T>(shape, qkv.data(), scale, out.data(), lse.data(), dout.data(), dqkv.data(), beta);
   }
+  AttentionReference reference() const { return {shape, double(scale), qkv, dout}; }
 
   AttentionShape shape;
   T scale;
   std::vector<T> qkv, out, lse, dout, dqkv, before;
-};
-
-// The definition, term by term, in double.
-template <class T>
-struct Reference {
-  explicit Reference(const Case<T>& from)
-      : shape(from.shape), out(from.out.size()), lse(from.lse.size()), dqkv(from.qkv.size()) {
-    const int64_t B = shape.B, N = shape.N, H = shape.H, D = shape.D;
-    const double scale = double(from.scale);
-    for (int64_t b = 0; b < B; ++b)
-      for (int64_t h = 0; h < H; ++h)
-        for (int64_t i = 0; i < N; ++i) {
-          const auto in = [&](int64_t n, int which, int64_t d) {
-            return size_t(((b * N + n) * 3 + which) * H * D + h * D + d);
-          };
-          const auto at = [&](int64_t d) { return size_t(((b * N + i) * H + h) * D + d); };
-          std::vector<double> weight(static_cast<size_t>(N)), grad(static_cast<size_t>(N));
-          double highest = -std::numeric_limits<double>::infinity(), sum = 0, mean = 0;
-          for (int64_t j = 0; j < N; ++j) {
-            double& score = weight[size_t(j)];
-            for (int64_t d = 0; d < D; ++d)
-              score += scale * double(from.qkv[in(i, 0, d)]) * double(from.qkv[in(j, 1, d)]);
-            highest = std::max(highest, score);
-          }
-          for (double& w : weight) sum += w = std::exp(w - highest);
-          lse[size_t((b * H + h) * N + i)] = highest + std::log(sum);
-          for (int64_t j = 0; j < N; ++j) {
-            weight[size_t(j)] /= sum;
-            for (int64_t d = 0; d < D; ++d) {
-              const double value = double(from.qkv[in(j, 2, d)]), g = double(from.dout[at(d)]);
-              out[at(d)] += weight[size_t(j)] * value;
-              dqkv[in(j, 2, d)] += weight[size_t(j)] * g;
-              grad[size_t(j)] += g * value;
-            }
-            mean += weight[size_t(j)] * grad[size_t(j)];
-          }
-          for (int64_t j = 0; j < N; ++j) {
-            const double g = scale * weight[size_t(j)] * (grad[size_t(j)] - mean);
-            for (int64_t d = 0; d < D; ++d) {
-              dqkv[in(i, 0, d)] += g * double(from.qkv[in(j, 1, d)]);
-              dqkv[in(j, 1, d)] += g * double(from.qkv[in(i, 0, d)]);
-            }
-          }
-        }
-  }
-
-  AttentionShape shape;
-  std::vector<double> out, lse, dqkv;
 };
 
 // Largest difference; NaN where there is one.
@@ -107,8 +62,8 @@ void check_against_reference(double tolerance) {
   for (const auto& shape : kShapes) {
     CAPTURE(shape.N);
     CAPTURE(shape.D);
-    Case<T> c(shape);
-    Reference<T> reference(c);
+    KernelCase<T> c(shape);
+    AttentionReference reference = c.reference();
     c.forward();
     CHECK(distance(c.out, reference.out) <= tolerance);
     CHECK(distance(c.lse, reference.lse) <= tolerance);
@@ -133,7 +88,7 @@ TEST_CASE("attention matches its definition, forward and backward") {
 }
 
 TEST_CASE("attention's gradient is the slope of its forward pass") {
-  Case<double> c({2, 19, 2, 7});
+  KernelCase<double> c({2, 19, 2, 7});
   const auto loss = [&] {
     c.forward();
     double sum = 0;
@@ -155,9 +110,9 @@ TEST_CASE("attention's gradient is the slope of its forward pass") {
 }
 
 TEST_CASE("attention with large scores neither overflows nor loses its sums") {
-  Case<float> c({1, 65, 2, 16});
+  KernelCase<float> c({1, 65, 2, 16});
   for (float& x : c.qkv) x *= 12;
-  const Reference<float> reference(c);
+  const AttentionReference reference = c.reference();
   c.forward();
   CHECK(distance(c.out, reference.out) <= 3e-3);
   CHECK(distance(c.lse, reference.lse) <= 1e-3);
@@ -166,7 +121,7 @@ TEST_CASE("attention with large scores neither overflows nor loses its sums") {
 TEST_CASE("attention gives the same bits on any number of threads, and twice") {
   const int before = thread_count();
   for (const auto& shape : {AttentionShape{1, 197, 3, 64}, AttentionShape{3, 65, 3, 16}}) {
-    std::vector<Case<float>> runs;
+    std::vector<KernelCase<float>> runs;
     for (int threads : {1, 2, 3, 2}) {
       set_thread_count(threads);
       auto& c = runs.emplace_back(shape);
@@ -188,7 +143,7 @@ TEST_CASE("attention hides no NaN or infinity, and spreads none to other heads")
       for (size_t token : {size_t{0}, size_t{31}, size_t{64}}) {
         CAPTURE(which);
         CAPTURE(token);
-        Case<float> c(shape);
+        KernelCase<float> c(shape);
         c.qkv[(token * 3 + which) * row + 16 + 5] = bad;  // image 0, head 1, d = 5
         c.forward();
         c.backward(0);
@@ -209,7 +164,7 @@ TEST_CASE("attention hides no NaN or infinity, and spreads none to other heads")
         }
         CHECK(!std::isfinite(c.dqkv[16 + row + 5]));  // the gradient of the keys of that head
       }
-  Case<float> c(shape);
+  KernelCase<float> c(shape);
   c.forward();
   c.dout[5] = std::numeric_limits<float>::quiet_NaN();
   c.backward(0);
@@ -217,10 +172,10 @@ TEST_CASE("attention hides no NaN or infinity, and spreads none to other heads")
 }
 
 TEST_CASE("attention of nothing, and a beta that is neither 0 nor 1") {
-  Case<float> c({0, 65, 3, 16});
+  KernelCase<float> c({0, 65, 3, 16});
   c.forward();
   c.backward(0);
-  Case<float> d({1, 2, 1, 2});
+  KernelCase<float> d({1, 2, 1, 2});
   d.forward();
   CHECK_THROWS(d.backward(0.5f));
 }

@@ -9,40 +9,36 @@
 
 #include "cuda/attention_head.h"
 #include "engine/base/rng.h"
+#include "tests/attention_reference.h"
+#include "tests/random_inputs.h"
 #include "tests/worst.h"
 
 namespace tessera {
 namespace {
 
-using Numbers = std::vector<double>;
+using testing::AttentionReference;
 using Halves = std::vector<bf16>;
 
-Halves normal(int64_t size, uint32_t site, double deviation = 1) {
-  Halves numbers;
-  for (int64_t i = 0; i < size; ++i)
-    numbers.push_back(bf16(float(deviation * Draw{.seed = 4, .site = site}.normal(uint64_t(i)))));
-  return numbers;
-}
+const bf16 kNanHalf(std::nanf(""));
 
-const bf16 kNan(std::nanf(""));
-
-struct Case {
+struct TileCase {
   AttentionShape s;
   float scale;
   Halves qkv, dout, out, dqkv;
   std::vector<float> lse, lse_2, minus_delta;
 
-  explicit Case(const AttentionShape& shape, double deviation = 1)
+  explicit TileCase(const AttentionShape& shape, double deviation = 1)
       : s(shape), scale(float(1 / std::sqrt(double(s.D)))) {
     const int64_t size = s.B * s.N * s.H * s.D, rows = s.B * s.H * s.N;
-    qkv = normal(3 * size, 1, deviation);
-    dout = normal(size, 2);
-    out.assign(size_t(size), kNan);
-    dqkv.assign(size_t(3 * size), kNan);
+    qkv = normal_values<bf16>(3 * size, 1, deviation);
+    dout = normal_values<bf16>(size, 2);
+    out.assign(size_t(size), kNanHalf);
+    dqkv.assign(size_t(3 * size), kNanHalf);
     lse.assign(size_t(rows), std::nanf(""));
     lse_2 = minus_delta = lse;
   }
 
+  AttentionReference reference() const { return {s, double(scale), qkv, dout}; }
   // Every block of a program, taken in turn by two that stay, each in memory that holds NaN.
   template <class Program>
   void run(const Program& program) const {
@@ -77,69 +73,14 @@ struct Case {
   }
 };
 
-// The definition, term by term.
-struct Reference {
-  Numbers out, lse, dqkv;
-
-  explicit Reference(const Case& c) : out(c.out.size()), lse(c.lse.size()), dqkv(c.qkv.size()) {
-    const int64_t B = c.s.B, N = c.s.N, H = c.s.H, D = c.s.D;
-    for (int64_t unit = 0; unit < B * H; ++unit) {
-      const auto in = [&, b = unit / H, h = unit % H](int64_t n, int64_t which, int64_t d) {
-        return size_t((((b * N + n) * 3 + which) * H + h) * D + d);
-      };
-      const auto at = [&, b = unit / H, h = unit % H](int64_t n, int64_t d) {
-        return size_t(((b * N + n) * H + h) * D + d);
-      };
-      for (int64_t i = 0; i < N; ++i) {
-        Numbers weight(static_cast<size_t>(N)), slope(static_cast<size_t>(N));
-        double sum = 0, mean = 0;
-        for (int64_t j = 0; j < N; ++j) {
-          double score = 0;
-          for (int64_t d = 0; d < D; ++d) score += double(c.qkv[in(i, 0, d)]) * double(c.qkv[in(j, 1, d)]);
-          sum += weight[size_t(j)] = std::exp(double(c.scale) * score);
-        }
-        lse[size_t(unit * N + i)] = std::log(sum);
-        for (int64_t j = 0; j < N; ++j) {
-          weight[size_t(j)] /= sum;
-          for (int64_t d = 0; d < D; ++d) {
-            const double value = double(c.qkv[in(j, 2, d)]), g = double(c.dout[at(i, d)]);
-            out[at(i, d)] += weight[size_t(j)] * value;
-            dqkv[in(j, 2, d)] += weight[size_t(j)] * g;
-            slope[size_t(j)] += g * value;
-          }
-          mean += weight[size_t(j)] * slope[size_t(j)];
-        }
-        for (int64_t j = 0; j < N; ++j) {
-          const double g = double(c.scale) * weight[size_t(j)] * (slope[size_t(j)] - mean);
-          for (int64_t d = 0; d < D; ++d) {
-            dqkv[in(i, 0, d)] += g * double(c.qkv[in(j, 1, d)]);
-            dqkv[in(j, 1, d)] += g * double(c.qkv[in(i, 0, d)]);
-          }
-        }
-      }
-    }
-  }
-};
-
-// The largest difference, as a part of the largest number.
-template <class T>
-double apart(const std::vector<T>& is, const Numbers& should) {
-  double most = 0, unit = 0;
-  for (size_t i = 0; i < is.size(); ++i) {
-    most = worst(most, std::abs(double(is[i]) - should[i]));
-    unit = std::max(unit, std::abs(should[i]));
-  }
-  return most / unit;
-}
-
 // A result is rounded once, by 2^-8 of it at most, and so is every weight and slope in its sums, whose errors
 // partly cancel; a wrong index is an error of the size of the numbers.
 constexpr double kRounding = 0.006;
 
-void check(Case c) {
+void check_tiles(TileCase c) {
   CAPTURE(c.s.N);
   CAPTURE(c.s.D);
-  const Reference reference(c);
+  const AttentionReference reference = c.reference();
   c.forward();
   CHECK(apart(c.out, reference.out) < kRounding);
   CHECK(apart(c.lse, reference.lse) < 1e-6);
@@ -151,20 +92,20 @@ void check(Case c) {
 
 TEST_CASE("attention in bf16: head sizes and lengths of the models, and those beside them") {
   for (const int64_t D : {16, 32, 64})
-    for (const int64_t N : {1, 16, 17, 64, 65, 80, 81, 96, 129, 197}) check(Case({2, N, 2, D}));
-  for (const int64_t D : {16, 32, 64}) check(Case({1, 577, 1, D}));
+    for (const int64_t N : {1, 16, 17, 64, 65, 80, 81, 96, 129, 197}) check_tiles(TileCase({2, N, 2, D}));
+  for (const int64_t D : {16, 32, 64}) check_tiles(TileCase({1, 577, 1, D}));
   for (const int64_t D : {1, 5, 7, 8, 10, 24, 48, 63})
-    for (const int64_t N : {33, 81}) check(Case({2, N, 3, D}));
+    for (const int64_t N : {33, 81}) check_tiles(TileCase({2, N, 3, D}));
 }
 
 TEST_CASE("attention in bf16: gradients are added to what is there") {
   for (const int64_t D : {16, 7, 64})
     for (const int64_t N : {33, 97}) {
-      Case c({1, N, 2, D});
-      const Reference reference(c);
+      TileCase c({1, N, 2, D});
+      const AttentionReference reference = c.reference();
       c.forward();
-      c.dqkv = normal(int64_t(c.dqkv.size()), 3, 4);
-      Numbers sums = reference.dqkv;
+      c.dqkv = normal_values<bf16>(int64_t(c.dqkv.size()), 3, 4);
+      std::vector<double> sums = reference.dqkv;
       for (size_t i = 0; i < sums.size(); ++i) sums[i] += double(c.dqkv[i]);
       c.backward(1);
       CHECK(apart(c.dqkv, sums) < kRounding);
@@ -174,14 +115,14 @@ TEST_CASE("attention in bf16: gradients are added to what is there") {
 TEST_CASE("attention in bf16: large scores overflow neither in what is there nor beyond it") {
   for (const float sign : {1.0f, -1.0f})
     for (const int64_t N : {33, 97}) {
-      Case c({1, N, 1, 16});
+      TileCase c({1, N, 1, 16});
       for (int64_t n = 0; n < N; ++n)  // scores around 200 of either sign, apart by a few
         for (int64_t d = 0; d < 16; ++d) {
           bf16 &query = c.qkv[size_t(n * 48 + d)], &key = c.qkv[size_t(n * 48 + 16 + d)];
           query = 7 + query / 8;
           key = sign * (7 + key / 8);
         }
-      check(c);
+      check_tiles(c);
     }
 }
 
@@ -190,8 +131,8 @@ TEST_CASE("attention in bf16: a NaN reaches what depends on it and stays in its 
     for (size_t which = 0; which < 3; ++which) {
       CAPTURE(N);
       CAPTURE(which);
-      Case c({2, int64_t(N), 2, 16});
-      c.qkv[(20 * 3 + which) * 32 + 16 + 5] = kNan;  // image 0, token 20, head 1
+      TileCase c({2, int64_t(N), 2, 16});
+      c.qkv[(20 * 3 + which) * 32 + 16 + 5] = kNanHalf;  // image 0, token 20, head 1
       c.forward();
       c.backward(0);
       for (size_t n = 0; n < N; ++n)

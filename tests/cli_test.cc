@@ -14,6 +14,7 @@
 #include "models/vit.h"
 #include "models/weights.h"
 #include "tests/image_files.h"
+#include "tests/messages.h"
 #include "tests/process.h"
 
 namespace tessera::testing {
@@ -22,10 +23,6 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 using Words = std::vector<std::string>;
-
-bool contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
 
 Words joined_words(Words a, const Words& b) {
   a.insert(a.end(), b.begin(), b.end());

@@ -3,46 +3,26 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
-#include <cstring>
 #include <limits>
 
 #include "engine/base/parallel.h"
 #include "engine/ops/ops.h"
+#include "tests/random_inputs.h"
 #include "tests/worst.h"
 
 namespace tessera {
 namespace {
 
-Tensor random(const Shape& shape, uint32_t step, DType dtype) {
-  Tensor x(shape, DType::f64);
-  const Draw draw{.seed = 3, .stream = Stream::test, .step = step};
-  for (int64_t i = 0; i < x.count(); ++i) x.mutable_data<double>()[i] = draw.normal(uint64_t(i));
-  return x.to(dtype);
-}
-
-template <class T>
-bool same_bits(const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
-  for (size_t i = 0; i < a.size(); ++i)
-    if (std::memcmp(a[i].data<T>(), b[i].data<T>(), size_t(a[i].count()) * sizeof(T)) != 0) return false;
-  return true;
-}
-
 // Output and gradients of two convolutions of B images that share x and weight, so that gradients add up.
 std::vector<Tensor> convolve(int64_t B, DType dtype) {
-  Tensor x = random({B, 9, 14, 13}, 0, dtype).require_grad();
-  Tensor weight = random({20, 9, 3, 3}, 1, dtype).require_grad();
-  Tensor bias = random({20}, 2, dtype).require_grad();
+  Tensor x = normal({B, 9, 14, 13}, 0, dtype).require_grad();
+  Tensor weight = normal({20, 9, 3, 3}, 1, dtype).require_grad();
+  Tensor bias = normal({20}, 2, dtype).require_grad();
   Tape tape;
   const Tape::Scope scope(&tape);
   const Tensor y = add(conv2d(x, weight, bias, 1, 1), conv2d(x, weight, {}, 1, 1));
   tape.backward(mean(mul(y, y)));
   return {y.clone(), x.grad(), weight.grad(), bias.grad()};
-}
-
-double largest_difference(const Tensor& a, const Tensor& b) {
-  double most = 0;
-  for (int64_t i = 0; i < a.count(); ++i) most = worst(most, std::abs(a.at(i) - b.at(i)));
-  return most;
 }
 
 // Sets the number of threads while it lives.
@@ -56,13 +36,13 @@ TEST_CASE("conv2d on replica threads equals conv2d on one thread") {
   // The main thread works first with all threads, so that what it keeps is not what its replica may use.
   const Threads threads(4);
   const std::vector<Tensor> exact = convolve(6, DType::f64), whole = convolve(6, DType::f32);
-  for (size_t i = 0; i < exact.size(); ++i) CHECK(largest_difference(exact[i], whole[i]) < 1e-4);
+  for (size_t i = 0; i < exact.size(); ++i) CHECK(difference(exact[i], whole[i]) < 1e-4);
   std::vector<std::vector<Tensor>> of_replica(4);
   for (int round = 0; round < 3; ++round) {
     on_workers(4, [&](int worker) { of_replica[size_t(worker)] = convolve(6, DType::f32); });
     const Threads one(1);
     const std::vector<Tensor> serial = convolve(6, DType::f32);
-    for (const auto& result : of_replica) CHECK(same_bits<float>(result, serial));
+    for (const auto& result : of_replica) CHECK(same_bits(result, serial));
   }
 }
 
@@ -71,7 +51,7 @@ TEST_CASE("conv2d in f64 gives the same bits for any number of threads") {
   const std::vector<Tensor> serial = convolve(5, DType::f64);
   for (int count : {2, 3, 7}) {
     const Threads threads(count);
-    CHECK(same_bits<double>(convolve(5, DType::f64), serial));
+    CHECK(same_bits(convolve(5, DType::f64), serial));
   }
 }
 
@@ -105,8 +85,8 @@ TEST_CASE("batch_norm moves its running statistics") {
 
 TEST_CASE("batch_norm twice on the same running statistics, then backward") {
   for (const bool training : {true, false}) {
-    Tensor x = random({3, 2, 2, 2}, 0, DType::f64).require_grad();
-    const Tensor gamma = random({2}, 1, DType::f64), beta = random({2}, 2, DType::f64);
+    Tensor x = normal({3, 2, 2, 2}, 0, DType::f64).require_grad();
+    const Tensor gamma = normal({2}, 1, DType::f64), beta = normal({2}, 2, DType::f64);
     Tensor mean_now = Tensor::zeros({2}, DType::f64), var_now = Tensor::full({2}, 1, DType::f64);
     Tape tape;
     const Tape::Scope scope(&tape);

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <filesystem>
 #include <set>
 
@@ -24,11 +23,6 @@
 
 namespace tessera {
 namespace {
-
-bool same_bits(const Tensor& a, const Tensor& b) {
-  if (!a || !b) return !a && !b;
-  return std::memcmp(a.data<float>(), b.data<float>(), size_t(a.count()) * sizeof(float)) == 0;
-}
 
 // The vocabulary of the tests' twins, and whatever docs/gpu.md lists.
 const std::set<std::string> kWithoutKernel{"permute_axes"};
@@ -152,8 +146,8 @@ void same_on_both(const ModelConfig& config) {
   CHECK(card.result.loss == doctest::Approx(host.result.loss).epsilon(1e-5));
   CHECK(card.result.gradient_norm == doctest::Approx(host.result.gradient_norm).epsilon(1e-4));
   CHECK(card.result.correct == host.result.correct);
-  CHECK(testing::apart(card.logits, host.logits) <= 1e-4);
-  CHECK(testing::apart(card.gradients, host.gradients) <= 1e-3);
+  CHECK(apart(card.logits, host.logits) <= 1e-4);
+  CHECK(apart(card.gradients, host.gradients) <= 1e-3);
   const auto again = step_on(kCard, config, batch);
   CHECK(again.gradients == card.gradients);
   CHECK(again.logits == card.logits);

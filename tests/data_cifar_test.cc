@@ -10,7 +10,7 @@ using namespace tessera::testing;
 namespace {
 
 // `labels` then 3072 pixels, all `pixel`.
-ByteVector record(ByteVector labels, uint8_t pixel) {
+ByteVector cifar_record(ByteVector labels, uint8_t pixel) {
   return joined(std::move(labels), ByteVector(3072, pixel));
 }
 
@@ -19,7 +19,8 @@ ByteVector record(ByteVector labels, uint8_t pixel) {
 TEST_CASE("cifar10: five training files in order, one for test") {
   const TempFolder folder;
   for (uint8_t i = 1; i <= 5; ++i) {
-    folder.write(text("data_batch_", int{i}, ".bin"), joined(record({i}, i), record({9}, uint8_t(10 * i))));
+    folder.write(text("data_batch_", int{i}, ".bin"),
+                 joined(cifar_record({i}, i), cifar_record({9}, uint8_t(10 * i))));
   }
   ByteVector ramp = {3};
   for (int i = 0; i < 3072; ++i) ramp.push_back(uint8_t(i / 16));
@@ -39,7 +40,7 @@ TEST_CASE("cifar10: five training files in order, one for test") {
 
 TEST_CASE("cifar100: the coarse label comes first; names where there are files") {
   const TempFolder folder;
-  folder.write("train.bin", joined(record({19, 99}, 1), record({0, 42}, 2)));
+  folder.write("train.bin", joined(cifar_record({19, 99}, 1), cifar_record({0, 42}, 2)));
   Dataset set = load_dataset(folder.path(), Split::train);
   CHECK(set.name == "cifar100");
   CHECK(set.labels == std::vector<int32_t>{99, 42});
@@ -57,7 +58,7 @@ TEST_CASE("cifar100: the coarse label comes first; names where there are files")
 }
 
 TEST_CASE("cifar: hostile files") {
-  const ByteVector good10 = record({9}, 7), good100 = record({19, 99}, 7);
+  const ByteVector good10 = cifar_record({9}, 7), good100 = cifar_record({19, 99}, 7);
   const auto bad10 = [](const std::string& word, const ByteVector& bytes) {
     const TempFolder folder;
     folder.write("test_batch.bin", bytes);
@@ -68,8 +69,8 @@ TEST_CASE("cifar: hostile files") {
   bad10("truncated", first_bytes(good10, 3072));
   bad10("truncated", joined(good10, {1}));
   bad10("truncated", joined(good10, first_bytes(good10, 3000)));
-  bad10("record 0 has label 10", record({10}, 0));
-  bad10("record 1 has label 255", joined(good10, record({255}, 0)));
+  bad10("record 0 has label 10", cifar_record({10}, 0));
+  bad10("record 1 has label 255", joined(good10, cifar_record({255}, 0)));
   bad10("whole number of records", good100);
 
   const auto bad100 = [](const std::string& word, const ByteVector& bytes) {
@@ -79,8 +80,8 @@ TEST_CASE("cifar: hostile files") {
   };
   bad100("empty", {});
   bad100("whole number of records", good10);
-  bad100("label 20", record({20, 0}, 0));
-  bad100("label 100", joined(good100, record({0, 100}, 0)));
+  bad100("label 20", cifar_record({20, 0}, 0));
+  bad100("label 100", joined(good100, cifar_record({0, 100}, 0)));
   bad100("truncated", first_bytes(good100, 3073));
 
   const TempFolder folder;

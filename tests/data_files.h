@@ -13,7 +13,7 @@
 
 #include "data/dataset.h"
 #include "data/image_set.h"
-#include "engine/base/check.h"
+#include "tests/messages.h"
 #include "tests/scratch_folder.h"
 
 namespace tessera::testing {
@@ -35,18 +35,9 @@ class TempFolder : public ScratchFolder {
 // `f` must end in Error(Exit::data) whose message names the file and has the word.
 template <class F>
 void check_refused(const std::string& file, const std::string& word, F&& f) {
-  CAPTURE(file);
-  CAPTURE(word);
-  try {
-    f();
-    FAIL_CHECK("no error");
-  } catch (const Error& error) {
-    const std::string message = error.what();
-    CAPTURE(message);
-    CHECK(error.code() == Exit::data);
-    CHECK(message.find(file) != std::string::npos);
-    CHECK(message.find(word) != std::string::npos);
-  }
+  const Caught error = error_of(Exit::data, f);
+  CHECK(error.has(file));
+  CHECK(error.has(word));
 }
 
 // The bytes of a set in memory.
@@ -56,6 +47,8 @@ inline const ByteVector& pixels(const Dataset& set) {
 inline const uint8_t* image(const Dataset& set, int64_t index) {
   return dynamic_cast<const MemoryImages&>(*set.samples).image(index).pixels;
 }
+
+inline ByteVector bytes_of(const std::string& text) { return ByteVector(text.begin(), text.end()); }
 
 inline ByteVector joined(ByteVector a, const ByteVector& b) {
   a.insert(a.end(), b.begin(), b.end());

@@ -18,7 +18,7 @@ ByteVector plain_png(uint8_t value, int height = 8, int width = 8) {
   return png_of(height, width, PNG_FORMAT_RGB, ByteVector(size_t(3 * height * width), value).data());
 }
 
-LoaderOptions options_for(int64_t batch, int64_t side, bool training) {
+LoaderOptions plain_options(int64_t batch, int64_t side, bool training) {
   LoaderOptions options{.training = training, .batch_size = batch};
   options.prepare.shape = {3, side, side};
   options.prepare.normalization = {{0, 0, 0}, {1, 1, 1}};
@@ -52,7 +52,7 @@ TEST_CASE("folder: classes and files in strict order, the classes in proportion"
   CHECK(train.samples->shape() == Shape{3, 0, 0});
   CHECK(train.notes.empty());
   CHECK(test.class_names == train.class_names);
-  Loader loader(train, options_for(6, 8, false));
+  Loader loader(train, plain_options(6, 8, false));
   CHECK(first_bytes_of(loader.next()) == std::vector<int>{7, 149, 9, 166, 197, 150});
   CHECK(train.fingerprint() == load_dataset(folder.path(), Split::train).fingerprint());
   CHECK(train.fingerprint() != test.fingerprint());
@@ -125,7 +125,7 @@ TEST_CASE("folder: a file that cannot be read stops at its batch, and is named")
     folder.write("train/a/5.png", bytes);
     const Dataset train = load_dataset(folder.path(), Split::train);
     for (const int workers : {0, 2}) {
-      LoaderOptions options = options_for(2, 8, false);
+      LoaderOptions options = plain_options(2, 8, false);
       options.workers = workers;
       Loader loader(train, options);
       for (int i = 0; i < 2; ++i) loader.next();
@@ -150,7 +150,7 @@ TEST_CASE("folder: any size becomes the model's, in evaluation by the middle") {
   folder.write("train/a/3.png", plain_png(60, 28, 28));
   const Dataset train = load_dataset(folder.path(), Split::train);
   for (const bool training : {false, true}) {
-    Loader loader(train, options_for(3, 28, training));
+    Loader loader(train, plain_options(3, 28, training));
     const Batch& batch = loader.next();
     REQUIRE(batch.inputs.size() == 3 * 3 * 28 * 28);
     for (size_t i = 0; i < 3; ++i) {
@@ -167,7 +167,7 @@ TEST_CASE("folder: any size becomes the model's, in evaluation by the middle") {
       }
     }
   }
-  LoaderOptions options = options_for(3, 28, true);
+  LoaderOptions options = plain_options(3, 28, true);
   options.prepare.augment.resized_crop = true;
   Loader loader(train, options);
   CHECK(loader.next().inputs.size() == 3 * 3 * 28 * 28);
@@ -181,7 +181,7 @@ TEST_CASE("folder: JPEGs decoded smaller show the same as those decoded whole") 
   folder.write("train/a/1.jpg", jpeg_of(100, 75, 3, samples));
   folder.write("train/a/2.png", png_of(100, 75, PNG_FORMAT_RGB, samples.data()));
   const Dataset train = load_dataset(folder.path(), Split::train);
-  Loader loader(train, options_for(2, 16, false));
+  Loader loader(train, plain_options(2, 16, false));
   const Batch& batch = loader.next();
   const size_t size = batch.inputs.size() / 2;
   for (size_t k = 0; k < size; ++k) CHECK(std::abs(batch.inputs[k] - batch.inputs[size + k]) <= 2.5f / 255);
@@ -208,7 +208,7 @@ TEST_CASE("tiny-imagenet: as it is distributed") {
   CHECK(train.labels == std::vector<int32_t>{0, 1, 2});
   CHECK(train.notes.empty());
   CHECK(test.labels == std::vector<int32_t>{0, 2});
-  LoaderOptions options = options_for(2, 8, false);
+  LoaderOptions options = plain_options(2, 8, false);
   CHECK(first_bytes_of(Loader(test, options).next()) == std::vector<int>{80, 70});
   CHECK(normalization(train.name).mean[0] == doctest::Approx(0.4802));
 

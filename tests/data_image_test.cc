@@ -11,8 +11,6 @@ using namespace tessera::testing;
 
 namespace {
 
-ByteVector bytes_of(const std::string& text) { return ByteVector(text.begin(), text.end()); }
-
 void check_planes(const Image& image, int height, int width, int channels, const ByteVector& samples,
                   int tolerance) {
   REQUIRE(image.channels == channels);

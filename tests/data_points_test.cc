@@ -29,8 +29,6 @@ ByteVector npy(const std::string& type, const std::string& shape, const std::vec
   return npy_file(npy_dict(type, shape), bytes_of(values));
 }
 
-ByteVector text_bytes(const std::string& words) { return {words.begin(), words.end()}; }
-
 std::vector<float> prepared(const Preparation& preparation, int64_t index, const Occasion& at) {
   std::vector<float> out(size_t(preparation.shape().count()));
   preparation.prepare(index, at, out);
@@ -44,7 +42,7 @@ TEST_CASE("point clouds from .npy files, with the names of their classes") {
   const std::vector<float> points = random_points(2 * 5 * 3);
   folder.write("train_points.npy", npy("<f4", "(2, 5, 3)", points));
   folder.write("train_labels.npy", npy<uint8_t>("|u1", "(2,)", {2, 0}));
-  folder.write("classes.txt", text_bytes("bed\nchair\nsofa\n"));
+  folder.write("classes.txt", bytes_of("bed\nchair\nsofa\n"));
   const Dataset set = load_dataset(folder.path(), Split::train);
   CHECK(set.name == "point-clouds");
   CHECK(set.labels == std::vector<int32_t>{2, 0});
@@ -87,7 +85,7 @@ TEST_CASE("clouds that are sorted by class are mixed in proportion, others stay 
   const TempFolder folder;
   const std::vector<float> points = random_points(9 * 2 * 3);
   folder.write("train_points.npy", npy("<f4", "(9, 2, 3)", points));
-  folder.write("classes.txt", text_bytes("bed\nchair\ndoor\nsofa\n"));
+  folder.write("classes.txt", bytes_of("bed\nchair\ndoor\nsofa\n"));
   const auto check_order = [&](const std::vector<uint8_t>& labels, const std::vector<size_t>& order) {
     folder.write("train_labels.npy", npy<uint8_t>("|u1", "(9,)", labels));
     const Dataset set = load_dataset(folder.path(), Split::train);

@@ -7,60 +7,49 @@
 #include "engine/kernels/gemm.h"
 #include "engine/kernels/rows.h"
 #include "engine/ops/ops.h"
+#include "tests/card.h"
+#include "tests/messages.h"
 #include "tests/random_inputs.h"
 #include "tests/worst.h"
 
 namespace tessera {
 namespace {
 
-constexpr Device kCard{Device::Kind::cuda, 0};
-
-template <class F>
-Error error_of(F f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error;
-  }
-  return Error(Exit::ok, "");
-}
-
-bool contains(const Error& error, const std::string& text) {
-  return std::string(error.what()).find(text) != std::string::npos;
-}
+using testing::Caught;
+using testing::error_of;
 
 TEST_CASE("devices: names and what is wrong with them") {
   CHECK(device_by_name("cpu") == Device());
   for (const char* name : {"", "gpu", "cuda:", "cuda:x", "cuda:1x", "cuda:-1", "cuda:99999999999"}) {
     CAPTURE(name);
-    const Error error = error_of([&] { device_by_name(name); });
-    CHECK(error.code() == Exit::usage);
-    CHECK(contains(error, "auto, cpu, cuda and cuda:I"));
+    const Caught error = error_of([&] { device_by_name(name); });
+    CHECK(error.code == Exit::usage);
+    CHECK(error.has("auto, cpu, cuda and cuda:I"));
   }
   if (!cuda_devices().empty()) {
     CHECK(device_by_name("auto") == kCard);
-    CHECK(error_of([] { device_by_name("cuda:4096"); }).code() == Exit::device);
+    CHECK(error_of([] { device_by_name("cuda:4096"); }).code == Exit::device);
     return;
   }
   CHECK(device_by_name("auto") == Device());
-  const Error error = error_of([] { device_by_name("cuda"); });
-  CHECK(error.code() == Exit::device);
-  CHECK(contains(error, "--device cpu"));
+  const Caught error = error_of([] { device_by_name("cuda"); });
+  CHECK(error.code == Exit::device);
+  CHECK(error.has("--device cpu"));
 }
 
 TEST_CASE("devices: a tensor gives its data out on its own device alone") {
   const Tensor x = Tensor::full({2, 3}, 7), w = Tensor::full({4, 3}, 1);
   const Device::Scope there(kCard);
-  const Error error = error_of([&] { linear(x, w); });
-  CHECK(error.code() == Exit::device);
+  const Caught error = error_of([&] { linear(x, w); });
+  CHECK(error.code == Exit::device);
   if (cuda_devices().empty()) return;  // the op's own tensors could not be made
-  CHECK(contains(error, "(2,3) is on cpu and was asked for on cuda:0"));
+  CHECK(error.has("(2,3) is on cpu and was asked for on cuda:0"));
 }
 
 TEST_CASE("devices: data is read from anywhere") {
   const Tensor x = Tensor::of({3}, std::vector<float>{1, 2, 3});
   const Device::Scope there(kCard);
-  CHECK(error_of([&] { x.data<float>(); }).code() == Exit::device);
+  CHECK(error_of([&] { x.data<float>(); }).code == Exit::device);
   CHECK(x.values<float>() == std::vector<float>{1, 2, 3});
   CHECK(x.at(1) == 2);
 }
@@ -68,10 +57,10 @@ TEST_CASE("devices: data is read from anywhere") {
 TEST_CASE("devices: a program that was not compiled for cards refuses them") {
   const Device::Scope there(kCard);
   int runs = 0;
-  const Error error = error_of([&] { elements(3, [&](int64_t) { ++runs; }); });
-  CHECK(error.code() == Exit::device);
-  CHECK(contains(error, "no CUDA kernel"));
-  CHECK(error_of([&] { rows(3, 1, [&](const Row&, int64_t) { ++runs; }); }).code() == Exit::device);
+  const Caught error = error_of([&] { elements(3, [&](int64_t) { ++runs; }); });
+  CHECK(error.code == Exit::device);
+  CHECK(error.has("no CUDA kernel"));
+  CHECK(error_of([&] { rows(3, 1, [&](const Row&, int64_t) { ++runs; }); }).code == Exit::device);
   CHECK(runs == 0);
 }
 

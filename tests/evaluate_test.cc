@@ -62,7 +62,7 @@ struct Noise {
 };
 
 // softmax(row).
-std::vector<double> probabilities(const std::vector<float>& row) {
+std::vector<double> softmax_of(const std::vector<float>& row) {
   std::vector<double> p;
   double total = 0;
   for (const float logit : row) total += p.emplace_back(std::exp(double(logit)));
@@ -83,7 +83,7 @@ TEST_CASE("accuracies and loss are those of the logits, whatever the batch") {
       const int32_t label = noise.data.labels[i];
       const float own = sorted[size_t(label)];
       std::sort(sorted.rbegin(), sorted.rend());
-      loss -= std::log(probabilities(logits[size_t(i)])[size_t(label)]);
+      loss -= std::log(softmax_of(logits[size_t(i)])[size_t(label)]);
       top1 += own == sorted[0];
       top5 += own >= sorted[4];
       right[size_t(label)] += own == sorted[0];
@@ -123,7 +123,7 @@ TEST_CASE("confusions are sums of the five largest probabilities, from the first
     const int64_t end = limit ? first + limit : kCount;
     std::vector<double> rows(size_t(kClasses * kClasses), 0.0);
     for (int64_t i = first; i < end; ++i) {
-      const std::vector<double> p = probabilities(logits[size_t(i)]);
+      const std::vector<double> p = softmax_of(logits[size_t(i)]);
       std::vector<double> sorted = p;
       std::sort(sorted.rbegin(), sorted.rend());
       for (size_t k = 0; k < size_t(kClasses); ++k)

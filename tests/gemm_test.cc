@@ -16,7 +16,7 @@ using namespace tessera;
 namespace {
 
 template <class T>
-std::vector<T> random(int64_t count, uint64_t seed, uint32_t site) {
+std::vector<T> uniform_values(int64_t count, uint64_t seed, uint32_t site) {
   const Draw draw{.seed = seed, .site = site};
   std::vector<T> values(static_cast<size_t>(count));
   for (int64_t i = 0; i < count; ++i) values[size_t(i)] = T(draw.uniform(uint64_t(i)) * 2 - 1);
@@ -36,10 +36,10 @@ template <class T>
 struct Product {
   explicit Product(const Form& form)
       : f(form),
-        a(random<T>((f.transpose_a ? f.k : f.m) * lda(), seed(), 1)),
-        b(random<T>((f.transpose_b ? f.n : f.k) * ldb(), seed(), 2)),
-        before(random<T>(f.m * ldc(), seed(), 3)),
-        bias(random<T>(f.n, seed(), 4)) {
+        a(uniform_values<T>((f.transpose_a ? f.k : f.m) * lda(), seed(), 1)),
+        b(uniform_values<T>((f.transpose_b ? f.n : f.k) * ldb(), seed(), 2)),
+        before(uniform_values<T>(f.m * ldc(), seed(), 3)),
+        bias(uniform_values<T>(f.n, seed(), 4)) {
     if (f.beta == 0)
       for (int64_t i = 0; i < f.m * f.n; ++i)
         before[size_t(i / f.n * ldc() + i % f.n)] = std::numeric_limits<T>::quiet_NaN();
@@ -100,7 +100,7 @@ struct Product {
 constexpr double kTolerance = 8;
 
 template <class T>
-void check(const Form& f, int64_t step = 1) {
+void check_form(const Form& f, int64_t step = 1) {
   CAPTURE(f.m);
   CAPTURE(f.n);
   CAPTURE(f.k);
@@ -122,7 +122,7 @@ void check_all_forms() {
       for (const int64_t padding : {0, 3})
         for (const double beta : {0.0, 1.0, 0.5})
           for (const bool bias : {false, true})
-            check<T>({m, n, k, bool(form & 1), bool(form & 2), padding, beta, bias});
+            check_form<T>({m, n, k, bool(form & 1), bool(form & 2), padding, beta, bias});
 }
 
 }  // namespace
@@ -133,22 +133,22 @@ TEST_CASE("gemm: every transpose, ld, beta and bias against a plain sum") {
 }
 
 TEST_CASE("gemm: layer shapes and more than 65535 rows") {
-  check<float>({.m = 65, .n = 576, .k = 192, .transpose_b = true, .bias = true});
-  check<float>({.m = 65, .n = 192, .k = 768});
-  check<float>({.m = 576, .n = 192, .k = 260, .transpose_a = true, .beta = 1});
-  check<float>({.m = 70001, .n = 3, .k = 5, .transpose_b = true}, 7);
-  check<float>({.m = 3, .n = 5, .k = 70001, .transpose_a = true, .beta = 1});
-  check<double>({.m = 70001, .n = 3, .k = 5, .transpose_b = true}, 7);
+  check_form<float>({.m = 65, .n = 576, .k = 192, .transpose_b = true, .bias = true});
+  check_form<float>({.m = 65, .n = 192, .k = 768});
+  check_form<float>({.m = 576, .n = 192, .k = 260, .transpose_a = true, .beta = 1});
+  check_form<float>({.m = 70001, .n = 3, .k = 5, .transpose_b = true}, 7);
+  check_form<float>({.m = 3, .n = 5, .k = 70001, .transpose_a = true, .beta = 1});
+  check_form<double>({.m = 70001, .n = 3, .k = 5, .transpose_b = true}, 7);
 }
 
 TEST_CASE("gemm: empty sizes") {
   for (const double beta : {0.0, 1.0, 0.5})
     for (const bool bias : {false, true}) {
-      check<float>({.m = 3, .n = 5, .k = 0, .padding = 2, .beta = beta, .bias = bias});
-      check<double>({.m = 3, .n = 5, .k = 0, .padding = 2, .beta = beta, .bias = bias});
+      check_form<float>({.m = 3, .n = 5, .k = 0, .padding = 2, .beta = beta, .bias = bias});
+      check_form<double>({.m = 3, .n = 5, .k = 0, .padding = 2, .beta = beta, .bias = bias});
     }
-  check<float>({.m = 0, .n = 5, .k = 7});
-  check<float>({.m = 3, .n = 0, .k = 7, .padding = 2});
+  check_form<float>({.m = 0, .n = 5, .k = 7});
+  check_form<float>({.m = 3, .n = 0, .k = 7, .padding = 2});
   gemm(Gemm<double>{});
 }
 

@@ -12,11 +12,15 @@
 #include "models/registry.h"
 #include "tests/data_files.h"
 #include "tests/process.h"
+#include "tests/small_models.h"
 #include "tests/worst.h"
 #include "train/replicas.h"
 
 namespace tessera {
 namespace {
+
+using testing::random_images;
+using testing::scramble;
 
 // ---- counts, arXiv 2309.04354; the paper's FLOPs count element-wise work too
 
@@ -89,43 +93,19 @@ TEST_CASE("section 3: 6.31M parameters of one image by image and up to 11.05M by
 
 // ---- the model
 
-ModelConfig small(int64_t k = 1, int64_t experts = 3) {
-  ModelConfig c;
-  c.name = "small";
+ModelConfig small_vmoe(int64_t k = 1, int64_t experts = 3) {
+  ModelConfig c = testing::small_vit("final-2");
+  c.name = "small_mobile_vmoe";
   c.architecture = "mobile_vmoe";
-  c.image_size = 8;
-  c.classes = 5;
-  c.depth = 4;
-  c.dim = 12;
-  c.heads = 3;
-  c.moe.blocks = "final-2";
   c.moe.experts = experts;
   c.moe.router = MoeRouter::image;
   c.moe.routing.k = k;
   return c;
 }
 
-Tensor images(int64_t B, const ModelConfig& c) {
-  Tensor x({B, c.channels, c.image_size, c.image_size}, DType::f64);
-  const Draw draw{.seed = 2};
-  for (int64_t i = 0; i < x.count(); ++i) x.mutable_data<double>()[i] = draw.normal(uint64_t(i));
-  return x;
-}
-
-// Fills every parameter at random, so that biases and norms count too.
-void scramble(Model& model) {
-  for (const auto& p : model.parameters().parameters()) {
-    Tensor value = p.value;
-    const Draw draw{.seed = 4, .site = uint32_t(p.offset)};
-    for (int64_t i = 0; i < value.count(); ++i)
-      value.mutable_data<double>()[i] =
-          (p.name.ends_with("norm.weight") ? 1 : 0) + 0.3 * draw.normal(uint64_t(i));
-  }
-}
-
 TEST_CASE("parameters are counted as the model has them") {
   for (const int64_t k : {1, 2}) {
-    const ModelConfig c = small(k, 4);
+    const ModelConfig c = small_vmoe(k, 4);
     const MobileVmoe model(c, 0);
     CHECK(cost(c).parameters == model.parameters().parameter_count());
     CHECK(stacked_parameters(model).empty());  // experts of their own: nothing to average
@@ -133,12 +113,12 @@ TEST_CASE("parameters are counted as the model has them") {
 }
 
 TEST_CASE("a batch is its images one by one, each a plain ViT with the weights of its expert") {
-  ModelConfig c = small();
+  ModelConfig c = small_vmoe();
   c.moe.routing.renormalize = true;  // a gate of 1
   c.moe.routing.vector = ImageVector::mean;
   MobileVmoe model(c, std::nullopt, DType::f64);
   scramble(model);
-  const Tensor x = images(20, c);
+  const Tensor x = random_images(20, c, DType::f64);
   const Tensor together = model.forward(x, Pass{});
 
   // A dense model for each expert.
@@ -176,11 +156,11 @@ TEST_CASE("a batch is its images one by one, each a plain ViT with the weights o
 
 TEST_CASE("the router sees the class token or the mean of the patches") {
   for (const ImageVector vector : {ImageVector::cls, ImageVector::mean}) {
-    ModelConfig c = small(2);
+    ModelConfig c = small_vmoe(2);
     c.moe.routing.vector = vector;
     MobileVmoe model(c, std::nullopt, DType::f64);
     scramble(model);
-    const Tensor x = images(3, c), all = model.forward(x, Pass{});
+    const Tensor x = random_images(3, c, DType::f64), all = model.forward(x, Pass{});
     for (int64_t b = 0; b < 3; ++b)
       CHECK(difference(model.forward(slice(x, 0, b, b + 1), Pass{}), slice(all, 0, b, b + 1)) <= 1e-13);
     ModelConfig other = c;
@@ -193,7 +173,7 @@ TEST_CASE("the router sees the class token or the mean of the patches") {
 
 TEST_CASE("what is no Mobile V-MoE is refused") {
   const auto error = [](auto change) -> std::string {
-    ModelConfig c = small();
+    ModelConfig c = small_vmoe();
     change(c);
     try {
       validate(c);
@@ -223,10 +203,10 @@ TEST_CASE("what is no Mobile V-MoE is refused") {
   CHECK(error([](ModelConfig& c) { c.moe.groups = "0,1,x,0,0"; }).find("'x' is not a number") !=
         std::string::npos);
   CHECK(error([](ModelConfig& c) { c.moe.routing.load = -1; }).find("model.moe.load") != std::string::npos);
-  const MobileVmoe model(small(), 0);
+  const MobileVmoe model(small_vmoe(), 0);
   CHECK_THROWS_WITH_AS(
       fuse(model),
-      "fuse: the experts of small are chosen by a router, each for what it is; only those of a "
+      "fuse: the experts of small_mobile_vmoe are chosen by a router, each for what it is; only those of a "
       "random partition have a mean that stands for all",
       Error);
 }
@@ -239,7 +219,7 @@ struct Step {
 Step step_of(const ModelConfig& c, int64_t micro_batch, const std::vector<float>& soft) {
   const int64_t B = 12;
   const auto model = make_model(c, 1);
-  const Tensor x = images(B, c).to(DType::f32);
+  const Tensor x = random_images(B, c);
   std::vector<int32_t> labels;
   for (int32_t b = 0; b < B; ++b) labels.push_back(b % 5);
   const std::span<const float> pixels(x.data<float>(), size_t(x.count()));
@@ -255,7 +235,7 @@ TEST_CASE("however a batch is cut, its gradients are the same: every router, har
   std::vector<float> soft;
   for (int i = 0; i < 12 * 5; ++i)
     soft.push_back(i % 5 == (i / 5) % 5 ? 0.7f : i % 5 == (i / 5 + 2) % 5 ? 0.3f : 0);
-  ModelConfig taught = small(2), alone = small(1), token = small(2);
+  ModelConfig taught = small_vmoe(2), alone = small_vmoe(1), token = small_vmoe(2);
   taught.moe.groups = "0,1,2,1,0";
   taught.moe.routing.routes = TrainingRoutes::truth;
   alone.moe.routing.group = 4;

@@ -56,17 +56,6 @@ struct ModelStep {
   }
 };
 
-// The largest difference, as a part of the largest number.
-inline double apart(const std::vector<float>& a, const std::vector<float>& b) {
-  REQUIRE(a.size() == b.size());
-  double most = 0, unit = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    most = worst(most, std::abs(double(a[i]) - double(b[i])));
-    unit = std::max(unit, std::abs(double(b[i])));
-  }
-  return most / unit;
-}
-
 // What bf16 may change of a model's results: activations and operands are rounded by 2^-8 of themselves, and
 // the errors of a sum's terms partly cancel.
 inline void near_in_bf16(const ModelStep& half, const ModelStep& exact) {

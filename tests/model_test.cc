@@ -3,7 +3,6 @@
 #include <nlohmann/json.hpp>
 
 #include <cmath>
-#include <cstring>
 #include <set>
 #include <string>
 #include <utility>
@@ -13,67 +12,22 @@
 #include "models/registry.h"
 #include "models/vit.h"
 #include "models/weights.h"
+#include "tests/messages.h"
 #include "tests/scratch_folder.h"
 #include "tests/small_models.h"
+#include "tests/worst.h"
 
 namespace tessera {
 namespace {
 
-ModelConfig small_config(const std::string& moe = "none") {
-  ModelConfig c;
-  c.name = "small";
-  c.image_size = 8;
-  c.classes = 5;
-  c.depth = 4;
-  c.dim = 12;
-  c.heads = 3;
-  c.moe.blocks = moe;
-  return c;
-}
-
-Tensor images(int64_t B, const ModelConfig& c, DType dtype = DType::f32) {
-  Tensor x({B, c.channels, c.image_size, c.image_size}, DType::f64);
-  const Draw draw{.seed = 2};
-  for (int64_t i = 0; i < x.count(); ++i) x.mutable_data<double>()[i] = draw.normal(uint64_t(i));
-  return x.to(dtype);
-}
-
-// Fills every parameter at random, so that biases and norms count too.
-template <class T>
-void scramble(Model& model) {
-  for (const auto& p : model.parameters().parameters()) {
-    Tensor value = p.value;
-    const Draw draw{.seed = 4, .site = uint32_t(p.offset)};
-    for (int64_t i = 0; i < value.count(); ++i)
-      value.mutable_data<T>()[i] =
-          T((p.name.ends_with("norm.weight") ? 1 : 0) + 0.3 * draw.normal(uint64_t(i)));
-  }
-}
-
-struct Caught {
-  Exit code = Exit::ok;
-  std::string message;
-  bool has(const std::string& part) const { return message.find(part) != std::string::npos; }
-};
-
-template <class F>
-Caught error_of(F&& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return {error.code(), error.what()};
-  }
-  FAIL("no error");
-  return {};
-}
+using testing::Caught;
+using testing::error_of;
+using testing::names_and_shapes;
+using testing::random_images;
+using testing::scramble;
+using testing::small_vit;
 
 int64_t parameter_count(const Model& model) { return model.parameters().parameter_count(); }
-
-std::set<std::string> names_and_shapes(const Model& model) {
-  std::set<std::string> all;
-  for (const auto& p : model.parameters().parameters()) all.insert(text(p.name, p.value.shape()));
-  return all;
-}
 
 TEST_CASE("registered models have the published numbers of parameters") {
   const std::pair<const char*, int64_t> known[] = {
@@ -151,7 +105,7 @@ TEST_CASE("placements of experts") {
 }
 
 TEST_CASE("the MLPs that a model widens, dense or of experts") {
-  ModelConfig c = small_config();
+  ModelConfig c = small_vit();
   c.widen = {"final-2", 3};
   c.moe.blocks = "3";
   const auto model = make_model(c, 0);
@@ -174,7 +128,7 @@ TEST_CASE("the MLPs that a model widens, dense or of experts") {
 }
 
 TEST_CASE("drop path rises over the depth to its rate, or is the same everywhere") {
-  ModelConfig c = small_config();
+  ModelConfig c = small_vit();
   c.drop_path = 0.3;
   for (int64_t id = 0; id < 4; ++id) CHECK(drop_path_rate(c, id) == doctest::Approx(0.1 * double(id)));
   c.drop_path_linear = false;
@@ -185,7 +139,7 @@ TEST_CASE("drop path rises over the depth to its rate, or is the same everywhere
 }
 
 TEST_CASE("stages take their depths and heads from lists, and their widths double") {
-  ModelConfig c = small_config();
+  ModelConfig c = small_vit();
   CHECK(stages(c).size() == 1);
   CHECK(total_depth(c) == 4);
   c.depth = c.heads = 0;
@@ -199,7 +153,7 @@ TEST_CASE("stages take their depths and heads from lists, and their widths doubl
   CHECK(three[2].dim == 48);
 
   const auto message = [](auto&& change) {
-    ModelConfig wrong = small_config();
+    ModelConfig wrong = small_vit();
     change(wrong);
     const Caught e = error_of([&] { validate(wrong); });
     CHECK(e.code == Exit::usage);
@@ -231,7 +185,7 @@ TEST_CASE("stages take their depths and heads from lists, and their widths doubl
 }
 
 TEST_CASE("a configuration survives JSON, and wrong keys and values are named") {
-  ModelConfig c = small_config("1,3");
+  ModelConfig c = small_vit("1,3");
   c.mlp_ratio = 0.1 + 0.2;
   c.qkv_bias = false;
   c.init = WeightInit::xavier;
@@ -268,7 +222,7 @@ TEST_CASE("a configuration survives JSON, and wrong keys and values are named") 
   CHECK(back.depth == 7);
 
   const auto invalid = [](auto&& change) {
-    ModelConfig c = small_config();
+    ModelConfig c = small_vit();
     change(c);
     const Caught e = error_of([&] { validate(c); });
     CHECK(e.code == Exit::usage);
@@ -302,15 +256,14 @@ TEST_CASE("a configuration survives JSON, and wrong keys and values are named") 
 }
 
 bool same_bits(const Model& a, const Model& b) {
-  const Tensor &x = a.parameters().flat(), &y = b.parameters().flat();
-  return x.count() == y.count() && std::memcmp(x.data<float>(), y.data<float>(), size_t(x.count()) * 4) == 0;
+  return same_bits(a.parameters().flat(), b.parameters().flat());
 }
 
 TEST_CASE("first weights depend on the seed and each parameter's name alone") {
-  const ModelConfig c = small_config("1");
+  const ModelConfig c = small_vit("1");
   CHECK(same_bits(Vit(c, 1), Vit(c, 1)));
   CHECK_FALSE(same_bits(Vit(c, 1), Vit(c, 2)));
-  const Vit dense(small_config(), 1), moe(c, 1);
+  const Vit dense(small_vit(), 1), moe(c, 1);
   const auto value = [](const Model& model, const char* name) {
     return model.parameters().find(name)->value;
   };
@@ -328,8 +281,8 @@ TEST_CASE("a saved model loads to the bit, with its configuration") {
   const ScratchFolder folder;
   const std::string path = folder / "model.safetensors";
   for (const char* placement : {"none", "every-2"}) {
-    Vit model(small_config(placement), 1);
-    scramble<float>(model);
+    Vit model(small_vit(placement), 1);
+    scramble(model);
     save_model(path, model, {{"note", "kept"}});
     const SafetensorsFile file(path);
     CHECK(file.metadata().at("note") == "kept");
@@ -341,7 +294,7 @@ TEST_CASE("a saved model loads to the bit, with its configuration") {
 
 TEST_CASE("a file of timm names its own configuration") {
   const ScratchFolder folder;
-  ModelConfig c = small_config();
+  ModelConfig c = small_vit();
   c.dim = 128;  // timm's heads have 64 channels
   c.heads = 2;
   c.mlp_ratio = 3;
@@ -358,9 +311,9 @@ TEST_CASE("a file of timm names its own configuration") {
 
 TEST_CASE("all that does not fit is listed in one error") {
   const ScratchFolder folder;
-  save_model(folder / "model.safetensors", Vit(small_config(), 1), {});
+  save_model(folder / "model.safetensors", Vit(small_vit(), 1), {});
   const SafetensorsFile file(folder / "model.safetensors");
-  ModelConfig other = small_config();
+  ModelConfig other = small_vit();
   other.depth = 3;
   other.classes = 6;
   other.moe.blocks = "1";
@@ -374,11 +327,11 @@ TEST_CASE("all that does not fit is listed in one error") {
 }
 
 TEST_CASE("a fused model is a plain ViT and the same function as its experts' mean") {
-  Vit model(small_config("every-2"), 1);
-  scramble<float>(model);
-  const Tensor x = images(3, model.config());
+  Vit model(small_vit("every-2"), 1);
+  scramble(model);
+  const Tensor x = random_images(3, model.config());
   const auto fused = fuse(model);
-  CHECK(names_and_shapes(*fused) == names_and_shapes(Vit(small_config(), 0)));
+  CHECK(names_and_shapes(*fused) == names_and_shapes(Vit(small_vit(), 0)));
   CHECK_FALSE(fused->config().is_moe());
   CHECK(output_difference(model, *fused, x) > 0.01);  // experts that differ are another function
   set_experts_to_mean(model);
@@ -391,9 +344,9 @@ TEST_CASE("a fused model is a plain ViT and the same function as its experts' me
 }
 
 TEST_CASE("the difference of two models does not hide a NaN") {
-  Vit a(small_config(), 1), b(small_config(), 1);
+  Vit a(small_vit(), 1), b(small_vit(), 1);
   Tensor bias = b.parameters().find("head.bias")->value;
-  const Tensor x = images(2, a.config());
+  const Tensor x = random_images(2, a.config());
   CHECK(output_difference(a, b, x) == 0);
   bias.mutable_data<float>()[0] = NAN;
   CHECK(std::isnan(output_difference(a, b, x)));
@@ -407,8 +360,8 @@ TEST_CASE("a batch in pieces gives the logits and gradients of the whole batch")
     c.dropout = 0.2;
     const auto owner = make_model(c, 1, DType::f64);
     Model& model = *owner;
-    scramble<double>(model);
-    const Tensor x = images(kB, c, DType::f64);
+    scramble(model);
+    const Tensor x = random_images(kB, c, DType::f64);
     const auto gradients = model.parameters().make_gradients();
     const ParameterGradients::Scope collect(*gradients);
     // The logits of all samples; their weighted sum is differentiated piece by piece.
@@ -452,11 +405,11 @@ TEST_CASE("a batch in pieces gives the logits and gradients of the whole batch")
 }
 
 TEST_CASE("a pass shows every module's output, and images of another size are refused") {
-  const Vit model(small_config("1"), 1);
+  const Vit model(small_vit("1"), 1);
   std::vector<std::string> seen;
   Pass pass{.batch = 2};
   pass.watch = [&](const std::string& module, const Tensor&) { seen.push_back(module); };
-  model.forward(images(2, model.config()), pass);
+  model.forward(random_images(2, model.config()), pass);
   REQUIRE(seen.size() == 10);
   CHECK(seen.front() == "patch_embed");
   CHECK(seen[3] == "blocks.1.attn");

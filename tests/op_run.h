@@ -56,8 +56,21 @@ inline Inputs rounded(const Inputs& inputs) {
 // added to.
 enum class Before { nothing, nan, ones };
 
-// The gradient of the result is normal numbers. In bf16 the leaves are f32 with bf16 copies, and the first is
-// narrowed.
+// The gradient of a result: normal numbers, drawn once for all the runs of a case; on the current device.
+inline Tensor slopes_for(const Shape& shape, DType dtype) {
+  static Tensor last;
+  const Device there = Device::current();
+  const Device::Scope host{Device()};
+  if (!last || !(last.shape() == shape)) {
+    last = Tensor(shape, DType::f64);
+    double* slopes = last.mutable_data<double>();
+    const Draw draw{.seed = 8};
+    for (int64_t i = 0; i < last.count(); ++i) slopes[i] = draw.normal(uint64_t(i));
+  }
+  return last.to(dtype).to(there);
+}
+
+// In bf16 the leaves are f32 with bf16 copies, and the first is narrowed.
 inline Run run(const OpCase& c, const Inputs& inputs, const Device& device, DType dtype,
                Before before = Before::nothing) {
   const Device::Scope there(device);
@@ -74,9 +87,7 @@ inline Run run(const OpCase& c, const Inputs& inputs, const Device& device, DTyp
   if (dtype == DType::bf16 && c.op != "layer_norm_operand") given[0] = narrow(leaves[0]);
   const Tensor y = widen(c.run(given));
   Run result{y.to(Device()).detach(), {}};
-  std::vector<double> slopes(size_t(y.count()));
-  for (size_t i = 0; i < slopes.size(); ++i) slopes[i] = Draw{.seed = 8}.normal(i);
-  const Tensor dy = Tensor::of(y.shape(), slopes).to(y.dtype());
+  const Tensor dy = slopes_for(y.shape(), y.dtype());
   Tensor loss = Tensor::zeros({}, y.dtype());
   record("loss", {y}, loss, [dy, gy = y.gradient()](const Gradient&) {
     for_float("loss", dy.dtype(), [&]<class T>() { copy(gy.target<T>().data, dy.data<T>(), dy.count()); });
@@ -103,6 +114,11 @@ inline double magnitude(const Tensor& x) {
   double most = 1e-4;  // what rounding alone leaves of a 0
   for (int64_t i = 0; i < x.count(); ++i) most = std::max(most, std::abs(x.at(i)));
   return most;
+}
+
+inline double relative_difference(const Tensor& a, const Tensor& b) {
+  REQUIRE(a.shape() == b.shape());
+  return difference(a, b) / magnitude(b);
 }
 
 // Of all gradients of a case, which share a scale, since a small one may be the difference of large ones.

@@ -14,34 +14,15 @@
 #include "optim/experts_averaging.h"
 #include "optim/optimizer.h"
 #include "optim/schedule.h"
+#include "tests/messages.h"
+#include "tests/random_inputs.h"
 #include "tests/worst.h"
 
 namespace tessera {
 namespace {
 
-template <class T>
-std::vector<T> normal(int64_t n, uint32_t site, double scale = 1) {
-  const Draw draw{.seed = 7, .stream = Stream::test, .site = site};
-  std::vector<T> values(static_cast<size_t>(n));
-  for (size_t i = 0; i < values.size(); ++i) values[i] = T(scale * draw.normal(i));
-  return values;
-}
-
-template <class F>
-std::string usage_error(F&& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    CHECK(int(error.code()) == int(Exit::usage));
-    return error.what();
-  }
-  FAIL("no error");
-  return {};
-}
-
-bool contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
+using testing::Caught;
+using testing::error_of;
 
 // Runs f() with 1 and with 2 threads.
 template <class F>
@@ -68,7 +49,7 @@ void check_close(const std::vector<T>& got, const std::vector<T>& want, double s
 }
 
 // The published updates of one element, written out in double and without folding anything.
-struct Reference {
+struct OneWeight {
   OptimizerConfig config;
   double m = 0, v = 0, b = 0;
   int t = 0;
@@ -95,12 +76,12 @@ void follows_reference(const OptimizerConfig& config, int64_t count) {
   constexpr int kSteps = 50;
   constexpr double kScale = 0.37;
   const int64_t decayed = count * 2 / 3;
-  auto values = normal<T>(count, 1);
+  auto values = normal_values<T>(count, 1);
   std::vector<double> expected(values.begin(), values.end());
-  std::vector<Reference> references(static_cast<size_t>(count), Reference{.config = config});
+  std::vector<OneWeight> references(static_cast<size_t>(count), OneWeight{.config = config});
   const auto optimizer = make_optimizer<T>(config, count);
   for (int step = 0; step < kSteps; ++step) {
-    const auto gradients = normal<T>(count, uint32_t(100 + step));
+    const auto gradients = normal_values<T>(count, uint32_t(100 + step));
     const double lr = 0.01 * (1 + step % 5);
     optimizer->step({values.data(), gradients.data(), count, decayed}, lr, kScale);
     for (size_t i = 0; i < references.size(); ++i)
@@ -150,11 +131,11 @@ TEST_CASE("optim: a restored state continues to the bit, on any number of thread
     CAPTURE(config.name);
     const auto advance = [&](Optimizer<float>& optimizer, std::vector<float>& w, int first, int last) {
       for (int step = first; step < last; ++step) {
-        const auto g = normal<float>(kCount, uint32_t(step));
+        const auto g = normal_values<float>(kCount, uint32_t(step));
         optimizer.step({w.data(), g.data(), kCount, kCount / 3}, 0.01, 0.9);
       }
     };
-    const auto start = normal<float>(kCount, 50);
+    const auto start = normal_values<float>(kCount, 50);
     const auto whole = with_threads(1, [&] {
       auto w = start;
       advance(*make_optimizer<float>(config, kCount), w, 0, 4);
@@ -180,12 +161,12 @@ TEST_CASE("optim: a restored state continues to the bit, on any number of thread
 }
 
 TEST_CASE("optim: bad settings say what is wrong") {
-  const std::string message = usage_error([] { make_optimizer<float>({.name = "adam"}, 1); });
-  CHECK(contains(message, "'adam'"));
-  CHECK(contains(message, "mean 'adamw'"));
-  CHECK(contains(usage_error([] { make_optimizer<float>({.name = "SGD2d"}, 1); }), "mean 'sgd'"));
-  CHECK(contains(usage_error([] { make_optimizer<float>({.beta2 = 1}, 1); }), "beta2 1"));
-  usage_error([] { make_optimizer<float>({.name = "sgd", .momentum = 0, .nesterov = true}, 1); });
+  const Caught error = error_of(Exit::usage, [] { make_optimizer<float>({.name = "adam"}, 1); });
+  CHECK(error.has("'adam'"));
+  CHECK(error.has("mean 'adamw'"));
+  CHECK(error_of(Exit::usage, [] { make_optimizer<float>({.name = "SGD2d"}, 1); }).has("mean 'sgd'"));
+  CHECK(error_of(Exit::usage, [] { make_optimizer<float>({.beta2 = 1}, 1); }).has("beta2 1"));
+  error_of(Exit::usage, [] { make_optimizer<float>({.name = "sgd", .momentum = 0, .nesterov = true}, 1); });
 
   float w = 1, g = 1;
   const auto optimizer = make_optimizer<float>({}, 2);
@@ -217,15 +198,16 @@ TEST_CASE("schedule: warm-up, cosine and their ends") {
   CHECK(learning_rate(constant, 1000) == 0.5);
 
   CHECK(learning_rate({.lr = 0.5, .total_steps = 4}, 0) == 0.5);  // no warm-up
-  const std::string message = usage_error([] { learning_rate({.warmup_steps = 5, .total_steps = 4}, 0); });
-  CHECK(contains(message, "5 steps"));
-  CHECK(contains(message, "4 steps"));
+  const Caught error = error_of(Exit::usage, [] { learning_rate({.warmup_steps = 5, .total_steps = 4}, 0); });
+  CHECK(error.has("5 steps"));
+  CHECK(error.has("4 steps"));
 }
 
 template <class T>
 void reduces(int64_t count) {
   CAPTURE(count);
-  const std::vector<std::vector<T>> inputs = {normal<T>(count, 1), normal<T>(count, 2), normal<T>(count, 3)};
+  const std::vector<std::vector<T>> inputs = {normal_values<T>(count, 1), normal_values<T>(count, 2),
+                                              normal_values<T>(count, 3)};
   std::vector<std::vector<T>> sums;
   std::vector<double> norms;
   for (const int threads : {1, 2}) {
@@ -266,7 +248,7 @@ TEST_CASE("clip: the factor") {
   CHECK(clip_factor(4, 1) == 0.25);
   CHECK(clip_factor(kInfinity, 1) == 1);
   CHECK(clip_factor(std::nan(""), 1) == 1);
-  usage_error([] { clip_factor(1, -1); });
+  error_of(Exit::usage, [] { clip_factor(1, -1); });
 }
 
 // ---- experts averaging
@@ -285,7 +267,7 @@ void averages(int64_t experts, double rate) {
   CAPTURE(experts);
   CAPTURE(rate);
   constexpr int64_t kOffset = 5;  // what stands before and after must not change
-  const auto old = normal<T>(kOffset + experts * kElements + 3, 1);
+  const auto old = normal_values<T>(kOffset + experts * kElements + 3, 1);
   const StackedParameter parameter{kOffset, experts, kElements};
   auto now = old;
   average_experts(now.data(), std::span(&parameter, 1), rate);
@@ -327,7 +309,7 @@ TEST_CASE("experts averaging: the ends of the share rate") {
   for (const int64_t experts : {2, 3, 4, 5, 7, 16}) {
     CAPTURE(experts);
     const StackedParameter parameter{0, experts, kElements};
-    const auto old = normal<float>(experts * kElements, 1);
+    const auto old = normal_values<float>(experts * kElements, 1);
     auto now = old;
     average_experts(now.data(), std::span(&parameter, 1), 0.0);
     CHECK((now == old));
@@ -345,7 +327,7 @@ TEST_CASE("experts averaging: the ends of the share rate") {
     CHECK((mean_of(now, experts) == mean));
   }
   const StackedParameter one{0, 1, kElements};
-  const auto old = normal<float>(kElements, 1);
+  const auto old = normal_values<float>(kElements, 1);
   auto now = old;
   average_experts(now.data(), std::span(&one, 1), 0.3);
   CHECK((now == old));
@@ -355,15 +337,16 @@ TEST_CASE("experts averaging: the ends of the share rate") {
 
 TEST_CASE("experts averaging: a share rate out of range changes nothing") {
   const std::vector<StackedParameter> parameters = {{0, 4, 3}, {12, 2, 3}};
-  const auto old = normal<float>(18, 1);
+  const auto old = normal_values<float>(18, 1);
   auto now = old;
   for (const double rate : {0.6, -0.1, std::nan("")}) {
-    const std::string message = usage_error([&] { average_experts<float>(now.data(), parameters, rate); });
-    CHECK(contains(message, text(rate)));
+    const Caught error = error_of(Exit::usage, [&] { average_experts<float>(now.data(), parameters, rate); });
+    CHECK(error.has(text(rate)));
     CHECK((now == old));
   }
-  CHECK(contains(usage_error([&] { average_experts<float>(now.data(), parameters, 0.6); }),
-                 "[0, 0.5], the range for 2 experts"));
+  CHECK(error_of(Exit::usage, [&] {
+          average_experts<float>(now.data(), parameters, 0.6);
+        }).has("[0, 0.5], the range for 2 experts"));
   average_experts<float>(now.data(), parameters, 0.5);
   CHECK((now != old));
 }
@@ -371,7 +354,7 @@ TEST_CASE("experts averaging: a share rate out of range changes nothing") {
 TEST_CASE("experts averaging: the experts' order does not matter") {
   constexpr int64_t kExperts = 4;
   const StackedParameter parameter{0, kExperts, kElements};
-  auto forward = normal<double>(kExperts * kElements, 1);
+  auto forward = normal_values<double>(kExperts * kElements, 1);
   std::vector<double> backward;
   for (int64_t e = kExperts; e-- > 0;)
     backward.insert(backward.end(), forward.begin() + e * kElements, forward.begin() + (e + 1) * kElements);
@@ -395,14 +378,14 @@ TEST_CASE("experts averaging: with SGD, deviations are a fading memory of past g
     for (size_t i = 0; i < stacked.size(); ++i) stacked[i] -= mean[i % size_t(kElements)];
     return stacked;
   };
-  auto w = normal<double>(kCount, 1);
+  auto w = normal_values<double>(kCount, 1);
   auto expected = deviations(w);
   auto expected_mean = mean_of(w, kExperts);
   for (double& d : expected) d *= std::pow(1 - kGamma, kSteps);
 
   const auto sgd = make_optimizer<double>({.name = "sgd", .weight_decay = 0, .momentum = 0}, kCount);
   for (int t = 0; t < kSteps; ++t) {
-    const auto g = normal<double>(kCount, uint32_t(10 + t));
+    const auto g = normal_values<double>(kCount, uint32_t(10 + t));
     sgd->step({w.data(), g.data(), kCount, kCount}, kLr);
     average_experts(w.data(), std::span(&parameter, 1), kRate);
     const auto apart = deviations(g);
@@ -418,7 +401,7 @@ TEST_CASE("experts averaging: with SGD, deviations are a fading memory of past g
 TEST_CASE("experts averaging: the same bits on any number of threads") {
   constexpr int64_t kExperts = 3, kCount = 65537;
   const StackedParameter parameter{0, kExperts, kCount};
-  const auto start = normal<float>(kExperts * kCount, 1);
+  const auto start = normal_values<float>(kExperts * kCount, 1);
   const auto run = [&] {
     auto now = start;
     average_experts(now.data(), std::span(&parameter, 1), 0.3);

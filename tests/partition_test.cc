@@ -7,6 +7,8 @@
 
 #include "nn/feed_forward.h"
 #include "nn/moe/random_partition.h"
+#include "tests/random_inputs.h"
+#include "tests/router_inputs.h"
 #include "tests/worst.h"
 
 namespace tessera {
@@ -14,13 +16,6 @@ namespace {
 
 constexpr PartitionScope kScopes[] = {PartitionScope::batch, PartitionScope::per_image,
                                       PartitionScope::replica};
-
-Tensor normal(const Shape& shape, uint32_t site) {
-  Tensor x(shape, DType::f64);
-  const Draw draw{.seed = 3, .site = site};
-  for (int64_t i = 0; i < x.count(); ++i) x.mutable_data<double>()[i] = draw.normal(uint64_t(i));
-  return x;
-}
 
 // The expert of each row.
 std::vector<int64_t> experts_of(const Dispatch& d) {
@@ -38,7 +33,7 @@ std::vector<int64_t> sizes(std::vector<int64_t>::const_iterator begin,
   return count;
 }
 
-bool even(const std::vector<int64_t>& count) {
+bool balanced(const std::vector<int64_t>& count) {
   const auto [least, most] = std::minmax_element(count.begin(), count.end());
   return *most - *least <= 1;
 }
@@ -49,7 +44,7 @@ TEST_CASE("parts are contiguous, cover all places, and differ by at most one") {
       std::vector<int64_t> part;
       for (int64_t place = 0; place < size; ++place) part.push_back(part_of(place, size, E));
       CHECK(std::is_sorted(part.begin(), part.end()));
-      CHECK(even(sizes(part.begin(), part.end(), E)));
+      CHECK(balanced(sizes(part.begin(), part.end(), E)));
     }
 }
 
@@ -86,11 +81,11 @@ TEST_CASE("each scope gives every row one expert, in parts that differ by at mos
     const std::vector<int64_t> expert = experts_of(random_partition(scope, E, B, N, pass, 1));
     CHECK(*std::min_element(expert.begin(), expert.end()) == 0);  // no row was left out
     if (scope == PartitionScope::per_image) {
-      CHECK(even(sizes(expert.begin(), expert.begin() + N, E)));
+      CHECK(balanced(sizes(expert.begin(), expert.begin() + N, E)));
       for (int64_t b = 1; b < B; ++b)
         CHECK(std::equal(expert.begin(), expert.begin() + N, expert.begin() + b * N));
     } else {
-      CHECK(even(sizes(expert.begin(), expert.end(), E)));
+      CHECK(balanced(sizes(expert.begin(), expert.end(), E)));
     }
     const auto again = [&](const Pass& p, uint32_t site) {
       return experts_of(random_partition(scope, E, B, N, p, site)) == expert;
@@ -130,8 +125,8 @@ TEST_CASE("the replica scope deals each micro-batch evenly, and each in its own 
     return experts_of(random_partition(PartitionScope::replica, 4, 6, 7, pass, 0));
   };
   const auto first = experts(0), second = experts(6);
-  CHECK(even(sizes(first.begin(), first.end(), 4)));
-  CHECK(even(sizes(second.begin(), second.end(), 4)));
+  CHECK(balanced(sizes(first.begin(), first.end(), 4)));
+  CHECK(balanced(sizes(second.begin(), second.end(), 4)));
   CHECK(first != second);
 }
 
@@ -146,13 +141,13 @@ TEST_CASE("ordering rows and its inverse undo each other to the bit") {
 }
 
 // A layer and the gradients of one backward pass through it.
-struct Layer {
+struct PartitionLayer {
   ParameterStore store{DType::f64};
   std::unique_ptr<FeedForward> layer;
   std::unique_ptr<ParameterGradients> gradients;
 
   template <class Make>
-  explicit Layer(Make&& make) : layer(make(Scope(store))) {
+  explicit PartitionLayer(Make&& make) : layer(make(Scope(store))) {
     store.allocate(1);
     gradients = store.make_gradients();
   }
@@ -173,19 +168,19 @@ struct Layer {
   }
 };
 
-constexpr int64_t kC = 6, kHidden = 10;
-
-Layer mlp() {
-  return Layer([](const Scope& s) { return std::make_unique<Mlp>(s, kC, kHidden, WeightInit::xavier, 0); });
+PartitionLayer mlp() {
+  return PartitionLayer(
+      [](const Scope& s) { return std::make_unique<Mlp>(s, kC, kHidden, WeightInit::xavier, 0); });
 }
-Layer mixture(int64_t E, PartitionScope scope, ExpertInit init = ExpertInit::alike, double dropout = 0) {
-  return Layer([&](const Scope& s) {
+PartitionLayer mixture(int64_t E, PartitionScope scope, ExpertInit init = ExpertInit::alike,
+                       double dropout = 0) {
+  return PartitionLayer([&](const Scope& s) {
     return std::make_unique<RandomPartitionMoe>(s, E, kC, kHidden, WeightInit::xavier, init, scope, dropout);
   });
 }
 
 // Gives every expert of `moe` the weights of `dense`, biases and all.
-void copy_experts(Layer& dense, Layer& moe) {
+void copy_experts(PartitionLayer& dense, PartitionLayer& moe) {
   for (const auto& p : dense.store.parameters()) {
     Tensor from = p.value, to = moe.store.find(p.name)->value;
     const Tensor values = normal(from.shape(), uint32_t(p.offset));
@@ -202,7 +197,7 @@ TEST_CASE("equal experts are one feed-forward layer under any partition, and the
       for (const uint32_t step : {0u, 1u}) {
         CAPTURE(int(scope));
         CAPTURE(E);
-        Layer dense = mlp(), moe = mixture(E, scope);
+        PartitionLayer dense = mlp(), moe = mixture(E, scope);
         copy_experts(dense, moe);
         const Pass pass{.training = true, .step = step, .batch = 3};
         Tensor dx_dense, dx_moe;
@@ -225,7 +220,7 @@ TEST_CASE("equal experts are one feed-forward layer under any partition, and the
 
 TEST_CASE("experts that differ make the output depend on the partition") {
   const Tensor x = normal({3, 5, kC}, 1);
-  Layer moe = mixture(4, PartitionScope::batch, ExpertInit::independent);
+  PartitionLayer moe = mixture(4, PartitionScope::batch, ExpertInit::independent);
   const Pass first{.step = 0, .batch = 3}, second{.step = 1, .batch = 3};
   CHECK(difference(moe.run(x, first), moe.run(x, first)) == 0);
   CHECK(difference(moe.run(x, first), moe.run(x, second)) > 1e-3);
@@ -234,7 +229,7 @@ TEST_CASE("experts that differ make the output depend on the partition") {
 TEST_CASE("dropout in experts and layers does not see how a batch is cut") {
   const int64_t B = 6, N = 5;
   const Tensor x = normal({B, N, kC}, 1);
-  const auto check = [&](Layer layer, bool drops) {
+  const auto check = [&](PartitionLayer layer, bool drops) {
     Pass pass{.training = true, .seed = 8, .batch = B};
     const Tensor whole = layer.run(x, pass);
     Tensor parts(whole.shape(), DType::f64);
@@ -251,7 +246,8 @@ TEST_CASE("dropout in experts and layers does not see how a batch is cut") {
   check(mixture(4, PartitionScope::batch, ExpertInit::independent, 0.3), true);
   check(mixture(4, PartitionScope::per_image, ExpertInit::independent, 0.3), true);
   check(mixture(4, PartitionScope::batch, ExpertInit::independent), false);
-  check(Layer([](const Scope& s) { return std::make_unique<Mlp>(s, kC, kHidden, WeightInit::xavier, 0.3); }),
+  check(PartitionLayer(
+            [](const Scope& s) { return std::make_unique<Mlp>(s, kC, kHidden, WeightInit::xavier, 0.3); }),
         true);
 }
 

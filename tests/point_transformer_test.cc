@@ -6,11 +6,12 @@
 #include "models/point_transformer.h"
 #include "models/registry.h"
 #include "tests/fixture.h"
+#include "tests/random_inputs.h"
 
 namespace tessera {
 namespace {
 
-ModelConfig small_config(const std::string& experts = "none") {
+ModelConfig small_clouds(const std::string& experts = "none") {
   ModelConfig c;
   fields_from_json(fields(c), Fixture("point_transformer.safetensors").word("config"));
   c.moe.blocks = experts;
@@ -19,17 +20,10 @@ ModelConfig small_config(const std::string& experts = "none") {
   return c;
 }
 
-Tensor random_clouds(int64_t B, int64_t P, DType dtype) {
-  Tensor points({B, P, 3}, DType::f64);
-  const Draw draw{.seed = 5, .stream = Stream::test};
-  for (int64_t i = 0; i < points.count(); ++i) points.mutable_data<double>()[i] = draw.normal(uint64_t(i));
-  return points.to(dtype);
-}
-
 TEST_CASE("the logits do not depend on the order of all points but the first") {
-  const PointTransformer model(small_config(), 3, DType::f64);
+  const PointTransformer model(small_clouds(), 3, DType::f64);
   const int64_t P = model.config().points.count;
-  const Tensor points = random_clouds(2, P, DType::f64);
+  const Tensor points = normal({2, P, 3});
   Tensor shuffled = points.clone();
   for (int64_t b = 0; b < 2; ++b)  // the first point is where the search for far ones begins
     for (int64_t i = 1; i < P; ++i)
@@ -39,8 +33,8 @@ TEST_CASE("the logits do not depend on the order of all points but the first") {
 }
 
 TEST_CASE("experts in a point-cloud transformer fuse into the mean, and running statistics come along") {
-  PointTransformer model(small_config("1"), 3, DType::f64);
-  const Tensor points = random_clouds(4, model.config().points.count, DType::f64);
+  PointTransformer model(small_clouds("1"), 3, DType::f64);
+  const Tensor points = normal({4, model.config().points.count, 3});
   model.forward(points, Pass{.training = true, .batch = 4});  // moves the running statistics
   const std::unique_ptr<Model> fused = fuse(model);
   CHECK(fused->parameters().find("blocks.blocks.1.mlp.fc1.weight"));
@@ -51,8 +45,8 @@ TEST_CASE("experts in a point-cloud transformer fuse into the mean, and running 
 }
 
 TEST_CASE("a second pass of a step leaves the running statistics alone") {
-  PointTransformer model(small_config(), 3, DType::f64);
-  const Tensor points = random_clouds(4, model.config().points.count, DType::f64);
+  PointTransformer model(small_clouds(), 3, DType::f64);
+  const Tensor points = normal({4, model.config().points.count, 3});
   const Tensor before = model.parameters().flat().clone();
   const auto moved = [&] {
     double most = 0;
@@ -80,7 +74,7 @@ TEST_CASE("the registered point-cloud transformers cost what they hold") {
 
 TEST_CASE("settings that make no groups are errors") {
   const auto message = [](auto&& change) {
-    ModelConfig c = small_config();
+    ModelConfig c = small_clouds();
     change(c);
     try {
       validate(c);

@@ -8,6 +8,7 @@
 
 #include "engine/base/parallel.h"
 #include "engine/ops/ops.h"
+#include "tests/random_inputs.h"
 
 namespace tessera {
 namespace {
@@ -15,12 +16,12 @@ namespace {
 using Point = std::array<double, 3>;
 using Cloud = std::vector<Point>;
 
+// On a grid of that step, where it is not 0.
 Tensor random_clouds(int64_t B, int64_t P, DType dtype, double step = 0) {
-  Tensor points({B, P, 3}, DType::f64);
-  const Draw draw{.seed = 4, .stream = Stream::test};
-  for (int64_t i = 0; i < points.count(); ++i) {
-    const double value = draw.normal(uint64_t(i));
-    points.mutable_data<double>()[i] = step > 0 ? std::round(value / step) * step : value;
+  Tensor points = normal({B, P, 3});
+  for (int64_t i = 0; step > 0 && i < points.count(); ++i) {
+    double& value = points.mutable_data<double>()[i];
+    value = std::round(value / step) * step;
   }
   return points.to(dtype);
 }
@@ -69,7 +70,7 @@ Cloud nearest(const Cloud& cloud, const Point& centre, int64_t k) {
   return sorted;
 }
 
-bool same(const Tensor& got, int64_t first, const Cloud& want) {
+bool same_points(const Tensor& got, int64_t first, const Cloud& want) {
   for (size_t i = 0; i < want.size(); ++i)
     for (size_t c = 0; c < 3; ++c)
       if (got.at((first + int64_t(i)) * 3 + int64_t(c)) != want[i][c]) return false;
@@ -81,21 +82,21 @@ TEST_CASE("farthest points are those of the plain search") {
     CAPTURE(P);
     const Tensor points = random_clouds(B, P, DType::f64), got = farthest_points(points, G);
     REQUIRE(got.shape() == Shape{B, G, 3});
-    for (int64_t b = 0; b < B; ++b) CHECK(same(got, b * G, farthest(cloud_of(points, b), G)));
+    for (int64_t b = 0; b < B; ++b) CHECK(same_points(got, b * G, farthest(cloud_of(points, b), G)));
   }
   // A grid has many equal distances: the first of equal points is taken, in f32 as in f64, on one thread too.
   const Tensor grid = random_clouds(2, 300, DType::f64, 0.5);
-  CHECK(same(farthest_points(grid, 40), 40, farthest(cloud_of(grid, 1), 40)));
-  CHECK(same(farthest_points(grid.to(DType::f32), 40), 40, farthest(cloud_of(grid, 1), 40)));
+  CHECK(same_points(farthest_points(grid, 40), 40, farthest(cloud_of(grid, 1), 40)));
+  CHECK(same_points(farthest_points(grid.to(DType::f32), 40), 40, farthest(cloud_of(grid, 1), 40)));
   const int threads = thread_count();
   set_thread_count(1);
-  CHECK(same(farthest_points(grid, 40), 40, farthest(cloud_of(grid, 1), 40)));
+  CHECK(same_points(farthest_points(grid, 40), 40, farthest(cloud_of(grid, 1), 40)));
   set_thread_count(threads);
 }
 
 TEST_CASE("a shorter sampling is the beginning of a longer one") {
   const Tensor points = random_clouds(1, 90, DType::f32);
-  CHECK(same(farthest_points(points, 60), 0, cloud_of(farthest_points(points, 7), 0)));
+  CHECK(same_points(farthest_points(points, 60), 0, cloud_of(farthest_points(points, 7), 0)));
 }
 
 TEST_CASE("nearest points are those of a sort, nearest first") {
@@ -107,7 +108,8 @@ TEST_CASE("nearest points are those of a sort, nearest first") {
       REQUIRE(got.shape() == Shape{B, G, k, 3});
       for (int64_t b = 0; b < B; ++b)
         for (int64_t g = 0; g < G; ++g)
-          CHECK(same(got, (b * G + g) * k, nearest(cloud_of(points, b), cloud_of(centres, b)[size_t(g)], k)));
+          CHECK(same_points(got, (b * G + g) * k,
+                            nearest(cloud_of(points, b), cloud_of(centres, b)[size_t(g)], k)));
     }
 }
 

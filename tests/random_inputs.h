@@ -1,15 +1,34 @@
-// Inputs of an op's case.
+// Random inputs: normal numbers.
 #pragma once
 
 #include <sstream>
 #include <string>
+#include <vector>
 
 #include "engine/base/rng.h"
 #include "engine/ops/cases.h"
 
 namespace tessera {
 
-// Normal numbers in the shapes of a case, "3x5 5"; f64, on the host.
+inline Tensor normal(const Shape& shape, const Draw& draw, DType dtype = DType::f64) {
+  Tensor x(shape, DType::f64);
+  for (int64_t i = 0; i < x.count(); ++i) x.mutable_data<double>()[i] = draw.normal(uint64_t(i));
+  return x.to(dtype);
+}
+// Of another `site`, others.
+inline Tensor normal(const Shape& shape, uint32_t site = 0, DType dtype = DType::f64) {
+  return normal(shape, Draw{.seed = 3, .site = site}, dtype);
+}
+
+template <class T>
+std::vector<T> normal_values(int64_t count, uint32_t site, double scale = 1) {
+  const Draw draw{.seed = 7, .stream = Stream::test, .site = site};
+  std::vector<T> values(static_cast<size_t>(count));
+  for (size_t i = 0; i < values.size(); ++i) values[i] = T(scale * draw.normal(i));
+  return values;
+}
+
+// In the shapes of a case, "3x5 5"; f64, on the host.
 inline Inputs random_inputs(const std::string& shapes) {
   Inputs inputs;
   std::istringstream words(shapes);

@@ -15,7 +15,7 @@
 namespace tessera {
 namespace {
 
-constexpr const char* kImages = "/usr/share/datasets/fashion-mnist";
+constexpr const char* kFashionMnist = "/usr/share/datasets/fashion-mnist";
 
 // With random partitions where the architecture has feed-forward layers, or its own mixture.
 std::vector<ModelConfig> models_for_grey_28() {
@@ -44,8 +44,8 @@ std::vector<ModelConfig> models_for_grey_28() {
 }
 
 TEST_CASE("a short run on Fashion-MNIST learns, whatever the architecture") {
-  if (!std::filesystem::exists(kImages)) {
-    MESSAGE("skipped: " << kImages << " is not installed (Debian's dataset-fashion-mnist)");
+  if (!std::filesystem::exists(kFashionMnist)) {
+    MESSAGE("skipped: " << kFashionMnist << " is not installed (Debian's dataset-fashion-mnist)");
     return;
   }
   for (const ModelConfig& model : models_for_grey_28()) {
@@ -53,7 +53,7 @@ TEST_CASE("a short run on Fashion-MNIST learns, whatever the architecture") {
     const ScratchFolder runs;
     RunConfig config;
     config.model = model;
-    config.data.folder = kImages;
+    config.data.folder = kFashionMnist;
     config.data.limit = 320;
     config.data.test_limit = 200;
     const bool slow = model.architecture == "t2t";  // at guessing for its first fifty steps

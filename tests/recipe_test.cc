@@ -8,6 +8,7 @@
 #include "data/dataset.h"
 #include "engine/io/atomic_file.h"
 #include "tests/data_files.h"
+#include "tests/messages.h"
 #include "tests/process.h"
 #include "train/recipe.h"
 
@@ -28,14 +29,8 @@ epochs = 1
 epochs = 2
 )";
 
-std::string error_of(const std::string& toml) {
-  try {
-    parse_recipe(toml, "r");
-  } catch (const Error& error) {
-    CHECK(error.code() == Exit::usage);
-    return error.what();
-  }
-  return "";
+std::string recipe_error(const std::string& toml) {
+  return testing::error_of(Exit::usage, [&] { parse_recipe(toml, "r"); }).message;
 }
 
 TEST_CASE("every recipe of the program has a baseline and something beside it, at both scales") {
@@ -117,12 +112,12 @@ full.train.epochs = 9
   CHECK(full.train.epochs == 9);
   CHECK(config_of(recipe, recipe.arms[0], Scale::full).train.epochs == 1);
 
-  CHECK(error_of(kHead + axes + "[[arm]]\nname='a'\n") == "recipe r: axis cannot stand beside arms");
-  CHECK(error_of(kHead + std::string("[[axis]]\nname='a'\n")) ==
+  CHECK(recipe_error(kHead + axes + "[[arm]]\nname='a'\n") == "recipe r: axis cannot stand beside arms");
+  CHECK(recipe_error(kHead + std::string("[[axis]]\nname='a'\n")) ==
         "recipe r, axis 1: name and at least one [[axis.value]] must be there");
-  CHECK(error_of(kHead + axes + "[[axis.value]]\nname='wide'\n") ==
+  CHECK(recipe_error(kHead + axes + "[[axis.value]]\nname='wide'\n") ==
         "recipe r, axis 2, value 3: name must be there, and another one than those above");
-  CHECK(error_of(kHead + axes + "[[axis.value]]\nname='x'\nfuse=true\n").find("fuse is not a key here") !=
+  CHECK(recipe_error(kHead + axes + "[[axis.value]]\nname='x'\nfuse=true\n").find("fuse is not a key here") !=
         std::string::npos);
 }
 
@@ -136,26 +131,27 @@ TEST_CASE("an arm may be of one scale only") {
 
 TEST_CASE("what is wrong with a recipe is named") {
   const std::string head = kHead, arm = "[[arm]]\nname='a'\n";
-  CHECK(error_of(head) == "recipe r: arm is missing: a recipe has at least one [[arm]]");
-  CHECK(error_of("titel='x'\n" + head + arm) == "recipe r: titel is not a key here; did you mean 'title'?");
-  CHECK(error_of(head + arm + arm) ==
+  CHECK(recipe_error(head) == "recipe r: arm is missing: a recipe has at least one [[arm]]");
+  CHECK(recipe_error("titel='x'\n" + head + arm) ==
+        "recipe r: titel is not a key here; did you mean 'title'?");
+  CHECK(recipe_error(head + arm + arm) ==
         "recipe r, arm 2: name must be there, and another one than those above");
-  CHECK(error_of(head + "[[arm]]\nfuse=true\n") ==
+  CHECK(recipe_error(head + "[[arm]]\nfuse=true\n") ==
         "recipe r, arm 1: name must be there, and another one than those above");
-  CHECK(error_of(head + "[[arm]]\nname='a'\nstart_from='b'\n") ==
+  CHECK(recipe_error(head + "[[arm]]\nname='a'\nstart_from='b'\n") ==
         "recipe r, arm 1: start_from names no arm above: 'b'");
-  CHECK(error_of(head + arm + "[[arm]]\nname='b'\ncompare_to='c'\n") ==
+  CHECK(recipe_error(head + arm + "[[arm]]\nname='b'\ncompare_to='c'\n") ==
         "recipe r, arm 2: compare_to names no arm above: 'c'");
-  CHECK(error_of(head + "[[arm]]\nname='a'\nfuse='yes'\n") == "recipe r, arm 1: fuse is of another type");
-  CHECK(error_of(head + arm + "[arm.run.train]\nepoch=3\n").find("'train.epochs'") != std::string::npos);
-  CHECK(error_of(head + "[[arm]]\nname='a'\nonly='large'\n") ==
+  CHECK(recipe_error(head + "[[arm]]\nname='a'\nfuse='yes'\n") == "recipe r, arm 1: fuse is of another type");
+  CHECK(recipe_error(head + arm + "[arm.run.train]\nepoch=3\n").find("'train.epochs'") != std::string::npos);
+  CHECK(recipe_error(head + "[[arm]]\nname='a'\nonly='large'\n") ==
         "recipe r, arm 1: only is 'large', not tiny or full");
-  CHECK(error_of(head + arm + "[full]\npreset='deit'\n").find("recipe r: full is over no preset: ") == 0);
-  CHECK(error_of("votes=10\n" + head + arm) ==
+  CHECK(recipe_error(head + arm + "[full]\npreset='deit'\n").find("recipe r: full is over no preset: ") == 0);
+  CHECK(recipe_error("votes=10\n" + head + arm) ==
         "recipe r: votes is 10: at least 1, and more for point clouds alone");
-  CHECK(error_of("votes=0\n" + head + arm) ==
+  CHECK(recipe_error("votes=0\n" + head + arm) ==
         "recipe r: votes is 0: at least 1, and more for point clouds alone");
-  CHECK(error_of("title = \n").find("recipe r:1:") == 0);
+  CHECK(recipe_error("title = \n").find("recipe r:1:") == 0);
 }
 
 // Two arms and two seeds on 64 small images.

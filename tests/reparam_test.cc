@@ -5,23 +5,18 @@
 #include <functional>
 
 #include "nn/rep_conv.h"
+#include "tests/op_run.h"
+#include "tests/random_inputs.h"
 
 namespace tessera {
 namespace {
 
-Tensor random(const Shape& shape, DType dtype, uint32_t site) {
-  Tensor x(shape, DType::f64);
-  const Draw draw{.seed = 5, .stream = Stream::test, .site = site};
-  for (int64_t i = 0; i < x.count(); ++i) x.mutable_data<double>()[i] = draw.normal(uint64_t(i));
-  return x.to(dtype);
-}
-
 // Allocates the store and fills it so that nothing is 0 or 1 and variances are above 0.
-void fill(ParameterStore& store) {
+void draw_values(ParameterStore& store) {
   store.allocate(0);
   for (const auto& p : store.parameters()) {
     Tensor value = p.value;
-    const Tensor drawn = random(value.shape(), DType::f64, uint32_t(p.offset));
+    const Tensor drawn = normal(value.shape(), uint32_t(p.offset));
     for_float("fill", value.dtype(), [&]<class T>() {
       for (int64_t i = 0; i < value.count(); ++i)
         value.mutable_data<T>()[i] =
@@ -30,19 +25,7 @@ void fill(ParameterStore& store) {
   }
 }
 
-// Largest |difference| over the largest |a|.
-double difference(const Tensor& a, const Tensor& b) {
-  REQUIRE(a.shape() == b.shape());
-  double most = 0, largest = 0;
-  for (int64_t i = 0; i < a.count(); ++i) {
-    most = std::max(most, std::abs(a.at(i) - b.at(i)));
-    largest = std::max(largest, std::abs(a.at(i)));
-  }
-  REQUIRE(std::isfinite(most));
-  return most / largest;
-}
-
-Tensor convolve(const Tensor& x, const MergedConv& conv, int64_t stride, int64_t padding) {
+Tensor merged_conv(const Tensor& x, const MergedConv& conv, int64_t stride, int64_t padding) {
   return conv2d(x, conv.weight.to(x.dtype()), conv.bias.to(x.dtype()), stride, padding);
 }
 
@@ -65,54 +48,56 @@ TEST_CASE("a batch norm folds into the convolution before it, whatever its kerne
                              .stride = form.stride,
                              .padding = form.padding,
                              .norm = norm});
-        fill(store);
-        const Tensor x = random({2, 3, 12, 8}, dtype, 1);
-        CHECK(difference(conv.forward(x, {}), convolve(x, fold(conv), form.stride, form.padding)) <=
-              bound(dtype));
+        draw_values(store);
+        const Tensor x = normal({2, 3, 12, 8}, 1, dtype);
+        CHECK(relative_difference(conv.forward(x, {}),
+                                  merged_conv(x, fold(conv), form.stride, form.padding)) <= bound(dtype));
       }
 }
 
 TEST_CASE("a bias before the batch norm folds too") {
   ParameterStore store(DType::f64);
   const BatchNorm norm(Scope(store) / "bn", 5);
-  fill(store);
-  const Tensor weight = random({5, 3, 3, 3}, DType::f64, 2), bias = random({5}, DType::f64, 3);
-  const Tensor x = random({2, 3, 6, 5}, DType::f64, 1);
-  CHECK(difference(norm.forward(conv2d(x, weight, bias, 1, 1), {}),
-                   convolve(x, fold(weight, bias, norm), 1, 1)) <= 1e-12);
+  draw_values(store);
+  const Tensor weight = normal({5, 3, 3, 3}, 2), bias = normal({5}, 3);
+  const Tensor x = normal({2, 3, 6, 5}, 1);
+  CHECK(relative_difference(norm.forward(conv2d(x, weight, bias, 1, 1), {}),
+                            merged_conv(x, fold(weight, bias, norm), 1, 1)) <= 1e-12);
 }
 
 TEST_CASE("a kernel in the middle of a larger one is the same convolution with more padding") {
-  const MergedConv strip{random({4, 3, 1, 3}, DType::f64, 1), random({4}, DType::f64, 2)};
-  const Tensor x = random({2, 3, 6, 5}, DType::f64, 3);
+  const MergedConv strip{normal({4, 3, 1, 3}, 1), normal({4}, 2)};
+  const Tensor x = normal({2, 3, 6, 5}, 3);
   // With a padding of 1 in both directions, the strip has a row above and below that only meets zeros.
-  CHECK(difference(slice(convolve(x, strip, 1, 1), 2, 1, 7), convolve(x, pad(strip, 3, 3), 1, 1)) <= 1e-12);
-  CHECK(difference(convolve(x, strip, 1, 0), slice(convolve(x, pad(strip, 5, 3), 1, 2), 3, 2, 5)) <= 1e-12);
+  CHECK(relative_difference(slice(merged_conv(x, strip, 1, 1), 2, 1, 7),
+                            merged_conv(x, pad(strip, 3, 3), 1, 1)) <= 1e-12);
+  CHECK(relative_difference(merged_conv(x, strip, 1, 0),
+                            slice(merged_conv(x, pad(strip, 5, 3), 1, 2), 3, 2, 5)) <= 1e-12);
   CHECK_THROWS_AS(pad(strip, 2, 3), Error);
   CHECK_THROWS_AS(pad(strip, 3, 1), Error);
 }
 
 TEST_CASE("1x1 followed by 3x3 is one convolution, its border too where the first one pads") {
-  const MergedConv first{random({6, 3, 1, 1}, DType::f64, 1), random({6}, DType::f64, 2)};
-  const MergedConv second{random({4, 6, 3, 3}, DType::f64, 3), random({4}, DType::f64, 4)};
-  const Tensor x = random({2, 3, 6, 5}, DType::f64, 5);
+  const MergedConv first{normal({6, 3, 1, 1}, 1), normal({6}, 2)};
+  const MergedConv second{normal({4, 6, 3, 3}, 3), normal({4}, 4)};
+  const Tensor x = normal({2, 3, 6, 5}, 5);
   const MergedConv both = in_sequence(first, second);
   for (const int64_t stride : {1, 2}) {
-    CHECK(difference(convolve(convolve(x, first, 1, 1), second, stride, 0), convolve(x, both, stride, 1)) <=
-          1e-12);
+    CHECK(relative_difference(merged_conv(merged_conv(x, first, 1, 1), second, stride, 0),
+                              merged_conv(x, both, stride, 1)) <= 1e-12);
     // Zeros around the second's input are another function, but only at the border.
-    const Tensor zeros = convolve(convolve(x, first, 1, 0), second, stride, 1);
-    const Tensor merged = convolve(x, both, stride, 1);
-    CHECK(difference(zeros, merged) > 1e-2);
+    const Tensor zeros = merged_conv(merged_conv(x, first, 1, 0), second, stride, 1);
+    const Tensor merged = merged_conv(x, both, stride, 1);
+    CHECK(relative_difference(zeros, merged) > 1e-2);
     const int64_t inner = stride == 1 ? 4 : 2;
-    CHECK(difference(slice(slice(zeros, 2, 1, inner), 3, 1, 2), slice(slice(merged, 2, 1, inner), 3, 1, 2)) <=
-          1e-12);
+    CHECK(relative_difference(slice(slice(zeros, 2, 1, inner), 3, 1, 2),
+                              slice(slice(merged, 2, 1, inner), 3, 1, 2)) <= 1e-12);
   }
 }
 
 TEST_CASE("branches that map other channels cannot be added") {
-  const MergedConv a{random({4, 3, 3, 3}, DType::f64, 1), random({4}, DType::f64, 2)};
-  const MergedConv b{random({1, 3, 3, 3}, DType::f64, 1), random({1}, DType::f64, 2)};
+  const MergedConv a{normal({4, 3, 3, 3}, 1), normal({4}, 2)};
+  const MergedConv b{normal({1, 3, 3, 3}, 1), normal({1}, 2)};
   CHECK_THROWS_WITH_AS(add_branches({a, b}),
                        "add_branches: kernels (4,3,3,3) and (1,3,3,3) map other channels", Error);
 }
@@ -133,11 +118,12 @@ TEST_CASE("every set of branches becomes one 3x3 convolution") {
         CAPTURE(branches.back());
         ParameterStore store(dtype);
         const RepConv block(Scope(store) / "block", {form.in, form.out, form.stride, branches});
-        fill(store);
+        draw_values(store);
         const MergedConv merged = block.merged();
         CHECK(merged.weight.shape() == Shape{form.out, form.in, 3, 3});
-        const Tensor x = random({2, form.in, 7, 8}, dtype, 1);
-        CHECK(difference(block.forward(x, {}), convolve(x, merged, form.stride, 1)) <= bound(dtype));
+        const Tensor x = normal({2, form.in, 7, 8}, 1, dtype);
+        CHECK(relative_difference(block.forward(x, {}), merged_conv(x, merged, form.stride, 1)) <=
+              bound(dtype));
       }
 }
 

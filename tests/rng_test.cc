@@ -12,21 +12,19 @@
 namespace tessera {
 namespace {
 
-using Block = Philox::Block;
-
 // kat_vectors of the Random123 distribution, philox4x32 with 10 rounds.
 TEST_CASE("Philox gives the published known answers") {
-  CHECK(Philox::block(0, 0, {0, 0, 0, 0}) == Block{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8});
+  CHECK(Philox::block(0, 0, {0, 0, 0, 0}) == Philox::Block{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8});
   const uint32_t ones = 0xffffffff;
   CHECK(Philox::block(ones, ones, {ones, ones, ones, ones}) ==
-        Block{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd});
+        Philox::Block{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd});
   CHECK(Philox::block(0xa4093822, 0x299f31d0, {0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}) ==
-        Block{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1});
+        Philox::Block{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1});
 }
 
 TEST_CASE("a draw depends on each part of its key and on its element") {
   const Draw draw{.seed = 1, .stream = Stream::dropout, .step = 2, .site = 3};
-  std::set<Block> blocks;
+  std::set<Philox::Block> blocks;
   for (const Draw& d :
        {draw, Draw{2, Stream::dropout, 2, 3}, Draw{uint64_t{1} << 32 | 1, Stream::dropout, 2, 3},
         Draw{1, Stream::drop_path, 2, 3}, Draw{1, Stream::dropout, 3, 3}, Draw{1, Stream::dropout, 2, 4}})
@@ -37,7 +35,7 @@ TEST_CASE("a draw depends on each part of its key and on its element") {
 
 TEST_CASE("draws do not depend on the order in which they are made") {
   const Draw draw{.seed = 4};
-  std::vector<Block> forward, backward;
+  std::vector<Philox::Block> forward, backward;
   for (uint64_t i = 0; i < 100; ++i) forward.push_back(draw.block(i));
   for (uint64_t i = 100; i-- > 0;) backward.push_back(Draw{.seed = 4}.block(i));
   std::reverse(backward.begin(), backward.end());

@@ -7,20 +7,13 @@
 #include <numeric>
 #include <vector>
 
-#include "engine/base/rng.h"
 #include "engine/tensor/tensor.h"
+#include "tests/random_inputs.h"
 #include "tests/worst.h"
 
 namespace tessera {
 
 constexpr int64_t kB = 5, kN = 7, kC = 6, kHidden = 9, kE = 4;
-
-inline Tensor normal(const Shape& shape, uint32_t site) {
-  Tensor x(shape, DType::f64);
-  const Draw draw{.seed = 3, .site = site};
-  for (int64_t i = 0; i < x.count(); ++i) x.mutable_data<double>()[i] = draw.normal(uint64_t(i));
-  return x;
-}
 
 inline int32_t at(const Tensor& x, int64_t i, int64_t j) { return x.data<int32_t>()[i * x.size(1) + j]; }
 

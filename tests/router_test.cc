@@ -105,12 +105,12 @@ TEST_CASE("first choices are served before second ones, and by priority where th
 
 // ---- a layer of routed experts
 
-struct Layer {
+struct RoutedLayer {
   ParameterStore store{DType::f64};
   std::unique_ptr<TokenRoutedMoe> layer;
   std::unique_ptr<ParameterGradients> gradients;
 
-  explicit Layer(const RouterOptions& options, double dropout = 0) {
+  explicit RoutedLayer(const RouterOptions& options, double dropout = 0) {
     layer = std::make_unique<TokenRoutedMoe>(Scope(store), kE, kC, kHidden, WeightInit::xavier,
                                              ExpertInit::independent, options, dropout);
     store.allocate(1);
@@ -165,7 +165,7 @@ struct Layer {
 };
 
 // Expert e on one row, term by term.
-std::vector<double> expert(const Layer& l, int64_t e, const double* row) {
+std::vector<double> expert(const RoutedLayer& l, int64_t e, const double* row) {
   const Tensor w1 = l.parameter("fc1.weight"), b1 = l.parameter("fc1.bias"), w2 = l.parameter("fc2.weight"),
                b2 = l.parameter("fc2.bias");
   std::vector<double> out;
@@ -182,7 +182,7 @@ std::vector<double> expert(const Layer& l, int64_t e, const double* row) {
 TEST_CASE("a routed layer in evaluation is an explicit loop over tokens and their experts") {
   for (const int64_t k : {1, 2, 4}) {
     CAPTURE(k);
-    const Layer l({.k = k});
+    const RoutedLayer l({.k = k});
     const Tensor x = normal({kB, kN, kC}, 1);
     const Tensor y = l.layer->forward(x, {x}, Pass{});
     double most = 0;
@@ -224,7 +224,7 @@ TEST_CASE("V-MoE's layer in training as PyTorch computes it: capacity, losses, a
                               .load = 0.7,
                               .group = int64_t(number("group")) / kN,
                               .capacity = number("capacity")};
-  Layer l(options);
+  RoutedLayer l(options);
   const std::pair<const char*, const char*> names[] = {{"router", "router.weight"},
                                                        {"fc1_weight", "fc1.weight"},
                                                        {"fc1_bias", "fc1.bias"},
@@ -235,7 +235,7 @@ TEST_CASE("V-MoE's layer in training as PyTorch computes it: capacity, losses, a
     std::copy_n(floats(from).data<double>(), value.count(), value.mutable_data<double>());
   }
   Tensor residual = floats("residual").require_grad();
-  const auto run = [&](Layer& layer) {
+  const auto run = [&](RoutedLayer& layer) {
     return layer.run(
         floats("x"), Pass{.training = true, .batch = kB}, floats("y_grad"), 1,
         [&](const Tensor& x, const Pass& pass) {
@@ -244,7 +244,7 @@ TEST_CASE("V-MoE's layer in training as PyTorch computes it: capacity, losses, a
           return layer.layer->forward(x, scores, {residual}, pass);
         });
   };
-  const Layer::Result got = run(l);
+  const RoutedLayer::Result got = run(l);
   CHECK(difference(got.y, floats("y")) <= 1e-12);
   CHECK(std::abs(got.auxiliary - 0.3 * floats("importance").item() - 0.7 * floats("load").item()) <= 1e-12);
   CHECK(difference(got.dx, floats("grad.x")) <= 1e-11);
@@ -287,7 +287,7 @@ TEST_CASE("the balance losses' gradients are finite differences") {
   const Pass pass{.training = true, .seed = 3, .step = 4, .batch = kB};
   for (const auto& [importance, load] : {std::pair{1.0, 0.0}, {0.0, 1.0}}) {
     const RouterOptions options{.k = 2, .importance = importance, .load = load, .group = 2};
-    Layer l(options);
+    RoutedLayer l(options);
     l.run(x, pass, w);
     l.fill_unwritten();
     const Tensor gradient = l.gradient("router.weight");
@@ -295,7 +295,7 @@ TEST_CASE("the balance losses' gradients are finite differences") {
     for (int64_t i = 0; i < gradient.count(); ++i) {
       largest = std::max(largest, std::abs(gradient.at(i)));
       const auto loss = [&](double step) {
-        Layer moved(options);
+        RoutedLayer moved(options);
         moved.parameter("router.weight").mutable_data<double>()[i] += step;
         return moved.run(x, pass, w).total;
       };
@@ -310,9 +310,9 @@ TEST_CASE("a batch may be cut between groups and nowhere else") {
   const int64_t B = 7;
   const Tensor x = normal({B, kN, kC}, 1), w = normal({B, kN, kC}, 2);
   const RouterOptions options{.k = 2, .importance = 0.5, .load = 0.5, .group = 2, .capacity = 0.7};
-  Layer whole(options, 0.2), cut(options, 0.2);
+  RoutedLayer whole(options, 0.2), cut(options, 0.2);
   Pass pass{.training = true, .seed = 8, .step = 1, .batch = B};
-  const Layer::Result all = whole.run(x, pass, w);
+  const RoutedLayer::Result all = whole.run(x, pass, w);
   double auxiliary = 0;
   Tensor y(x.shape(), DType::f64), dx(x.shape(), DType::f64);
   for (const auto& [first, last] : {std::pair<int64_t, int64_t>{0, 2}, {2, 6}, {6, 7}}) {
@@ -373,7 +373,7 @@ TEST_CASE("noise on the scores has the deviation noise / E") {
 TEST_CASE("tokens have priority by their largest gate") {
   const RouterOptions options{
       .k = 2, .noise = 0, .importance = 0, .load = 0, .group = kB, .capacity = 0.3, .batch_priority = true};
-  const Layer l(options);
+  const RoutedLayer l(options);
   const Tensor x = normal({kB, kN, kC}, 1), zeros = Tensor::zeros(x.shape(), DType::f64);
   std::vector<double> gates, largest;
   for (int64_t i = 0; i < kB * kN; ++i) {
@@ -404,7 +404,7 @@ TEST_CASE("tokens have priority by their largest gate") {
 }
 
 TEST_CASE("a sample's drop-path scale is of what its experts give") {
-  const Layer l({.k = 2, .group = kB});
+  const RoutedLayer l({.k = 2, .group = kB});
   const Tensor x = normal({kB, kN, kC}, 1), factor = normal({kB}, 2);
   const Tensor plain = l.layer->forward(x, {x}, Pass{}), scaled = l.layer->forward(x, {x, factor}, Pass{});
   for (int64_t i = 0; i < x.count(); ++i)
@@ -413,7 +413,7 @@ TEST_CASE("a sample's drop-path scale is of what its experts give") {
 }
 
 TEST_CASE("noise changes with the step and not at all in evaluation") {
-  const Layer l({.k = 1, .noise = 1, .group = kB});
+  const RoutedLayer l({.k = 1, .noise = 1, .group = kB});
   const Tensor x = normal({kB, kN, kC}, 1);
   Pass pass{.training = true, .seed = 3, .step = 1, .batch = kB};
   const Tensor first = l.layer->forward(x, {x}, pass);

@@ -14,8 +14,6 @@
 namespace tessera {
 namespace {
 
-constexpr uint64_t kPlenty = 1 << 30;
-
 std::string length_bytes(uint64_t length) {
   std::string out(8, '\0');
   std::memcpy(out.data(), &length, 8);
@@ -47,7 +45,7 @@ std::string repeated(int times, const std::string& words) {
   return out;
 }
 
-ByteView bytes_of(const std::string& content) { return std::as_bytes(std::span(content)); }
+ByteView view_of(const std::string& content) { return std::as_bytes(std::span(content)); }
 
 template <class T>
 std::string packed(const std::vector<T>& values) {
@@ -209,7 +207,7 @@ TEST_CASE("safetensors: hostile files end in an error that names the file and wh
 
 TEST_CASE("safetensors: every cut of a good file is an error") {
   const std::string whole = damaged([](std::string&) {});
-  CHECK_NOTHROW(SafetensorsFile(bytes_of(whole), "whole"));
+  CHECK_NOTHROW(SafetensorsFile(view_of(whole), "whole"));
   for (size_t size = 0; size < whole.size(); ++size) {
     const std::vector<char> cut(whole.begin(), whole.begin() + std::ptrdiff_t(size));
     CHECK_THROWS_AS(SafetensorsFile(std::as_bytes(std::span(cut)), "cut"), Error);
@@ -227,7 +225,7 @@ TEST_CASE("safetensors: every flipped bit of a file with a checksum is an error"
     const bool still_blank = bit / 8 < data_begin && whole[bit / 8] == ' ' && std::isspace(flipped[bit / 8]);
     if (key_lost || still_blank) continue;
     CAPTURE(bit);
-    CHECK_THROWS_AS(SafetensorsFile(bytes_of(flipped), "flipped"), Error);
+    CHECK_THROWS_AS(SafetensorsFile(view_of(flipped), "flipped"), Error);
   }
 }
 
@@ -303,7 +301,7 @@ TEST_CASE("safetensors: every dtype has a name and a size; those of weights conv
     const std::string size = std::to_string(dtype_bits(dtype));
     const std::string content =
         file_of(one(name, "[8]", text("[0,", size, "]")), std::string(size_t(dtype_bits(dtype)), '\1'));
-    const SafetensorsFile file(bytes_of(content), "all");
+    const SafetensorsFile file(view_of(content), "all");
     std::vector<float> out(8);
     const bool weight = name == "F16" || name == "BF16" || name == "F32" || name == "F64";
     if (weight) {
@@ -345,18 +343,18 @@ TEST_CASE("safetensors: unaligned data, white space around the header, empty fil
   for (size_t shift = 0; shift < 8; ++shift) {
     const std::string buffer =
         std::string(shift, 'x') + file_of(header, text("u", packed(values), packed(wide)));
-    const SafetensorsFile file(bytes_of(buffer).subspan(shift), "unaligned");
+    const SafetensorsFile file(view_of(buffer).subspan(shift), "unaligned");
     CHECK(floats_of(file, "f") == values);
     CHECK(floats_of(file, "d") == std::vector<float>{0.5f});
     std::string order;
     for (const TensorEntry& entry : file.entries()) order += entry.name + " ";
     CHECK(order == "u f e2 d ");
   }
-  CHECK(SafetensorsFile(bytes_of(file_of("{}")), "nothing").entries().empty());
+  CHECK(SafetensorsFile(view_of(file_of("{}")), "nothing").entries().empty());
   const std::string empty_metadata = file_of(R"({"__metadata__":{}})");
-  CHECK(SafetensorsFile(bytes_of(empty_metadata), "empty").metadata().empty());
+  CHECK(SafetensorsFile(view_of(empty_metadata), "empty").metadata().empty());
   const std::string only_metadata = file_of(R"({"__metadata__":{"a":"b"}})");
-  CHECK(SafetensorsFile(bytes_of(only_metadata), "only").metadata() == Metadata{{"a", "b"}});
+  CHECK(SafetensorsFile(view_of(only_metadata), "only").metadata() == Metadata{{"a", "b"}});
 }
 
 TEST_CASE("safetensors: the checksum does not depend on the order of tensors") {
@@ -374,8 +372,8 @@ TEST_CASE("safetensors: the checksum does not depend on the order of tensors") {
                               {"__metadata__", metadata}}),
                    packed(b) + packed(a));
   };
-  CHECK_NOTHROW(SafetensorsFile(bytes_of(swapped("b", "a")), "right"));
-  CHECK_THROWS_WITH_AS(SafetensorsFile(bytes_of(swapped("a", "b")), "wrong"), doctest::Contains("checksum"),
+  CHECK_NOTHROW(SafetensorsFile(view_of(swapped("b", "a")), "right"));
+  CHECK_THROWS_WITH_AS(SafetensorsFile(view_of(swapped("a", "b")), "wrong"), doctest::Contains("checksum"),
                        Error);
 }
 

@@ -3,11 +3,15 @@
 
 #include <stdlib.h>
 
+#include <cstdint>
 #include <filesystem>
 #include <stdexcept>
 #include <string>
 
 namespace tessera {
+
+// Bytes: more than any file there has.
+constexpr uint64_t kPlenty = 1 << 30;
 
 class ScratchFolder {
  public:

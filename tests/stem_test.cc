@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -12,21 +11,22 @@
 #include "models/registry.h"
 #include "models/weights.h"
 #include "tests/data_files.h"
+#include "tests/messages.h"
 #include "tests/process.h"
 #include "tests/scratch_folder.h"
+#include "tests/small_models.h"
+#include "tests/worst.h"
 #include "train/diversity.h"
 
 namespace tessera {
 namespace {
 
-ModelConfig small(int64_t image_size = 16) {
-  ModelConfig c;
-  c.name = "small";
+using testing::random_images;
+
+ModelConfig with_stem(int64_t image_size = 16) {
+  ModelConfig c = testing::small_vit();
   c.image_size = image_size;
-  c.classes = 5;
   c.depth = 2;
-  c.dim = 12;
-  c.heads = 3;
   c.stem = {.strides = "2,1,1", .channels = 6, .kernel = 3, .batch_norm = true, .relu = true};
   return c;
 }
@@ -42,13 +42,6 @@ ModelConfig small_rep_vgg(const std::string& branches = "3x3,1x1,identity,1x3,3x
   return c;
 }
 
-Tensor images(int64_t B, const ModelConfig& c) {
-  Tensor x({B, c.channels, c.image_size, c.image_size}, DType::f32);
-  const Draw draw{.seed = 2};
-  for (int64_t i = 0; i < x.count(); ++i) x.mutable_data<float>()[i] = float(draw.normal(uint64_t(i)));
-  return x;
-}
-
 // Fills every parameter at random, and a few steps of statistics.
 void settle(Model& model) {
   for (const auto& p : model.parameters().parameters()) {
@@ -62,21 +55,11 @@ void settle(Model& model) {
           float(norm ? 1 + 0.3 * draw.normal(uint64_t(i)) : scale * draw.normal(uint64_t(i)));
   }
   for (int step = 0; step < 5; ++step)
-    model.forward(images(6, model.config()), {.training = true, .batch = 6});
+    model.forward(random_images(6, model.config()), {.training = true, .batch = 6});
 }
 
-bool same_bits(const Tensor& a, const Tensor& b) {
-  return a.count() == b.count() && std::memcmp(a.data<float>(), b.data<float>(), size_t(a.count()) * 4) == 0;
-}
-
-std::string usage_error(const ModelConfig& config) {
-  try {
-    validate(config);
-  } catch (const Error& error) {
-    CHECK(error.code() == Exit::usage);
-    return error.what();
-  }
-  return "";
+testing::Caught usage_error(const ModelConfig& config) {
+  return testing::error_of(Exit::usage, [&] { validate(config); });
 }
 
 std::set<std::string> names(const Model& model, const std::string& prefix) {
@@ -110,14 +93,14 @@ TEST_CASE("every ablation of the stem, at any size: counts, shapes, fused form")
           CAPTURE(strides);
           CAPTURE(batch_norm);
           CAPTURE(with_relu);
-          ModelConfig c = small(size);
+          ModelConfig c = with_stem(size);
           c.stem.strides = strides;
           c.stem.batch_norm = batch_norm;
           c.stem.relu = with_relu;
           const auto model = make_model(c, 1);
           CHECK(model->parameters().parameter_count() == cost(c).parameters);
           settle(*model);
-          const Tensor x = images(3, c);
+          const Tensor x = random_images(3, c);
           CHECK(model->forward(x, {}).shape() == Shape{3, 5});
           const auto fused = fuse(*model);
           CHECK(output_difference(*model, *fused, x) <= 1e-5);
@@ -129,7 +112,7 @@ TEST_CASE("every ablation of the stem, at any size: counts, shapes, fused form")
 }
 
 TEST_CASE("BN and ReLU are what the configuration says") {
-  ModelConfig c = small();
+  ModelConfig c = with_stem();
   const auto least = [&](const ModelConfig& config) {
     const auto model = make_model(config, 1);
     settle(*model);
@@ -139,7 +122,7 @@ TEST_CASE("BN and ReLU are what the configuration says") {
       for (int64_t i = 0; module.starts_with("patch_embed.conv.") && i < output.count(); ++i)
         smallest = std::min(smallest, output.at(i));
     };
-    model->forward(images(6, config), pass);
+    model->forward(random_images(6, config), pass);
     return smallest;
   };
   CHECK(least(c) == 0);
@@ -148,40 +131,40 @@ TEST_CASE("BN and ReLU are what the configuration says") {
 }
 
 TEST_CASE("what is wrong with a stem or with branches is named") {
-  ModelConfig c = small();
+  ModelConfig c = with_stem();
   c.stem.strides = "2,3";
-  CHECK(usage_error(c) == "model.stem.strides = 2,3: their product must divide model.patch = 4");
+  CHECK(usage_error(c).message == "model.stem.strides = 2,3: their product must divide model.patch = 4");
   c.stem.strides = "2,x";
-  CHECK(usage_error(c).find("'x' is not a number; it is none or a list such as 2,1,1") != std::string::npos);
+  CHECK(usage_error(c).has("'x' is not a number; it is none or a list such as 2,1,1"));
   c.stem.strides = "0";
-  CHECK(usage_error(c) == "model.stem.strides = 0: must be from 1 to 16");
-  c = small();
+  CHECK(usage_error(c).message == "model.stem.strides = 0: must be from 1 to 16");
+  c = with_stem();
   c.stem.kernel = 4;
-  CHECK(usage_error(c) == "model.stem.kernel = 4: must be odd, to have a middle");
-  c = small();
+  CHECK(usage_error(c).message == "model.stem.kernel = 4: must be odd, to have a middle");
+  c = with_stem();
   c.branches = "3x3";
-  CHECK(usage_error(c) == "model.branches = '3x3': a model of architecture vit has none");
+  CHECK(usage_error(c).message == "model.branches = '3x3': a model of architecture vit has none");
   c = small_rep_vgg("");
-  CHECK(usage_error(c).find("needs some, such as 3x3,1x1,identity") != std::string::npos);
-  CHECK(usage_error(small_rep_vgg("3x3,5x5")).find("'5x5' is none; there are 3x3") != std::string::npos);
-  CHECK(usage_error(small_rep_vgg("3x3,3x3")).find("'3x3' stands there twice") != std::string::npos);
-  CHECK(usage_error(small_rep_vgg("identity")).find("needs a convolution") != std::string::npos);
-  CHECK(usage_error(small_rep_vgg("merged,1x1")).find("no other branch beside it") != std::string::npos);
+  CHECK(usage_error(c).has("needs some, such as 3x3,1x1,identity"));
+  CHECK(usage_error(small_rep_vgg("3x3,5x5")).has("'5x5' is none; there are 3x3"));
+  CHECK(usage_error(small_rep_vgg("3x3,3x3")).has("'3x3' stands there twice"));
+  CHECK(usage_error(small_rep_vgg("identity")).has("needs a convolution"));
+  CHECK(usage_error(small_rep_vgg("merged,1x1")).has("no other branch beside it"));
   c = small_rep_vgg();
   c.stem.relu = true;
-  CHECK(usage_error(c) == "model.stem: a model of architecture rep_vgg has no stem to choose");
+  CHECK(usage_error(c).message == "model.stem: a model of architecture rep_vgg has no stem to choose");
   c = small_rep_vgg();
   c.moe.blocks = "1";
-  CHECK(usage_error(c).find("has no feed-forward layers") != std::string::npos);
+  CHECK(usage_error(c).has("has no feed-forward layers"));
 }
 
 TEST_CASE("a stem and experts fuse together") {
-  ModelConfig c = small();
+  ModelConfig c = with_stem();
   c.moe.blocks = "every-2";
   const auto model = make_model(c, 1);
   settle(*model);
   const auto fused = fuse(*model);
-  const Tensor x = images(4, c);
+  const Tensor x = random_images(4, c);
   CHECK(output_difference(*model, *fused, x) > 1e-3);
   set_experts_to_mean(*model);
   CHECK(output_difference(*model, *fused, x) <= 1e-5);
@@ -201,7 +184,7 @@ TEST_CASE("a RepVGG of any branches is a plain VGG when fused") {
     CHECK(names(*fused, "stages.1.") ==
           std::set<std::string>{"0.reparam_conv.weight(8,4,3,3)", "0.reparam_conv.bias(8)",
                                 "1.reparam_conv.weight(8,8,3,3)", "1.reparam_conv.bias(8)"});
-    CHECK(output_difference(*model, *fused, images(3, c)) <= 1e-5);
+    CHECK(output_difference(*model, *fused, random_images(3, c)) <= 1e-5);
     CHECK(cost(fused->config()).parameters == fused->parameters().parameter_count());
     const auto again = fuse(*fused);
     CHECK(same_bits(again->parameters().flat(), fused->parameters().flat()));

@@ -10,19 +10,14 @@
 #include "optim/clip.h"
 #include "optim/experts_averaging.h"
 #include "optim/step_numbers.h"
+#include "tests/random_inputs.h"
 
 namespace tessera {
 namespace {
 
-std::vector<double> normal(int64_t count, uint32_t site) {
-  std::vector<double> values;
-  for (int64_t i = 0; i < count; ++i) values.push_back(Draw{.seed = 3, .site = site}.normal(uint64_t(i)));
-  return values;
-}
-
 TEST_CASE("step numbers: the norm, left in memory") {
   for (const int64_t count : {0, 1, 2048, 65537}) {
-    std::vector<double> values = normal(count, 1);
+    std::vector<double> values = normal_values<double>(count, 1);
     double* const replica = values.data();
     Tensor sums;
     double norm = -1;
@@ -47,7 +42,8 @@ std::vector<StackedParameter> some_parameters() {
 TEST_CASE("step numbers: all experts are averaged at once, and their deviation is found so") {
   const std::vector<StackedParameter> parameters = some_parameters();
   const StackedParameter& last = parameters.back();
-  std::vector<double> together = normal(last.offset + last.experts * last.count + 3, 2), apart = together;
+  std::vector<double> together = normal_values<double>(last.offset + last.experts * last.count + 3, 2),
+                      apart = together;
   Tensor sums;
   double deviation = -1;
   put_deviation<double>(together.data(), parameters, sums, &deviation);
@@ -71,7 +67,7 @@ TEST_CASE("step numbers: all experts are averaged at once, and their deviation i
 TEST_CASE("step numbers: averaging writes the copies of the experts, and no others") {
   const std::vector<StackedParameter> parameters = some_parameters();
   const StackedParameter& last = parameters.back();
-  const std::vector<double> start = normal(last.offset + last.experts * last.count + 3, 2);
+  const std::vector<double> start = normal_values<double>(last.offset + last.experts * last.count + 3, 2);
   std::vector<float> values(start.begin(), start.end());
   const std::vector<float> before = values;
   std::vector<bf16> copies(values.size(), bf16(100));

@@ -7,11 +7,10 @@
 
 #include "models/registry.h"
 #include "tests/model_step.h"
+#include "tests/worst.h"
 
 namespace tessera {
 namespace {
-
-using testing::apart;
 
 constexpr int64_t kTotal = 10;
 

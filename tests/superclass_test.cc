@@ -26,7 +26,7 @@ Confusion blocks(const std::vector<int32_t>& block, double within, double outsid
 }
 
 // Whether two groupings are the same but for the groups' numbers.
-bool same(const std::vector<int32_t>& a, const std::vector<int32_t>& b) {
+bool same_communities(const std::vector<int32_t>& a, const std::vector<int32_t>& b) {
   for (size_t i = 0; i < a.size(); ++i)
     for (size_t j = 0; j < i; ++j)
       if ((a[i] == a[j]) != (b[i] == b[j])) return false;
@@ -60,8 +60,8 @@ TEST_CASE("blocks of confusion are found, whatever their order and sizes") {
   std::vector<int32_t> shuffled;
   for (size_t i = 0; i < block.size(); ++i) shuffled.push_back(block[size_t(permutation.at(i))]);
   const Graph graph = confusion_graph(blocks(shuffled, 1, 0.03));
-  CHECK(same(louvain(graph), shuffled));
-  CHECK(same(cluster(graph, 6), shuffled));
+  CHECK(same_communities(louvain(graph), shuffled));
+  CHECK(same_communities(cluster(graph, 6), shuffled));
   CHECK(cluster(graph, 6) == cluster(graph, 6));
 }
 

@@ -13,18 +13,14 @@
 #include "engine/tensor/arena.h"
 #include "engine/tensor/tape.h"
 #include "engine/tensor/tensor.h"
+#include "tests/messages.h"
 
 namespace tessera {
 namespace {
 
 template <class F>
 std::string message_of(F&& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
+  return testing::error_of(f).message;
 }
 
 std::vector<double> values(const Tensor& x) {

@@ -64,12 +64,6 @@ TEST_CASE("a loss that is not finite ends the run and names the module") {
   CHECK(run.err.find("last checkpoint") != std::string::npos);
 }
 
-double largest_difference(const Tensor& a, const Tensor& b) {
-  double most = 0;
-  for (int64_t i = 0; i < a.count(); ++i) most = worst(most, std::abs(a.at(i) - b.at(i)));
-  return most;
-}
-
 TEST_CASE("the best weights are those of the best evaluation, though the run goes on") {
   if (no_program()) return;
   const TinySet set;
@@ -130,7 +124,7 @@ TEST_CASE("cutting a batch over workers and micro-batches changes a step only by
         const StepResult result = cut.compute_gradients(batch, pass, 0.1);
         CHECK(std::abs(result.loss - whole.loss) < 1e-5);
         CHECK(result.correct == whole.correct);
-        CHECK(largest_difference(cut.gradients(), gradient) < 1e-5 * whole.gradient_norm);
+        CHECK(difference(cut.gradients(), gradient) < 1e-5 * whole.gradient_norm);
       }
     }
 }
@@ -175,7 +169,7 @@ TEST_CASE("soft targets of one class each are that class's labels, and others ar
   BatchView batch = tiny.batch();
   batch.soft_targets = soft;
   CHECK(replicas.compute_gradients(batch, pass, 0.1).loss == doctest::Approx(hard.loss).epsilon(1e-6));
-  CHECK(largest_difference(replicas.gradients(), gradient) < 1e-6);
+  CHECK(difference(replicas.gradients(), gradient) < 1e-6);
   soft[0] = 0.5f;
   soft[7] = 0.5f;
   CHECK(std::abs(replicas.compute_gradients(batch, pass, 0.1).loss - hard.loss) > 1e-3);
