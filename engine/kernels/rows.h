@@ -100,11 +100,13 @@ void rows(int64_t count, int64_t width, Program program) {
 }
 
 // Calls f.operator()<n>() with the neighbours n that a card takes at once in rows of C numbers that lie at
-// `at`.
+// `at`; the CPU's is 1.
 template <class T, class F, class... Pointers>
-void with_vec(int64_t C, F f, Pointers... at) {
+void with_vec([[maybe_unused]] int64_t C, F f, [[maybe_unused]] Pointers... at) {
+#ifdef __CUDACC__
   constexpr int kVec = int(16 / sizeof(T));
   if (on_card() && C % kVec == 0 && aligned_to<kVec>(at...)) return f.template operator()<kVec>();
+#endif
   f.template operator()<1>();
 }
 
