@@ -12,7 +12,7 @@
 namespace tessera::cli {
 namespace {
 
-struct StudyOptions {
+struct DiversityOptions {
   std::vector<std::string> weights;
   std::string data, name, split = "test", out;
   int64_t limit = 256, threads = 0;
@@ -24,14 +24,14 @@ struct Measured {
   std::vector<LayerSimilarity> layers;
 };
 
-Measured measure(const std::string& weights, const StudyOptions& o) {
+Measured measure(const std::string& weights, const DiversityOptions& o) {
   const ModelFile file = load_model_file(weights);
   const Dataset data = load_data_for(file, data_folder(file, o.data), split_by_name(o.split), o.name);
   return {file.path, file.config().name,
           token_similarities(*file.model, data, normalization_for(file, data), o.limit)};
 }
 
-nlohmann::ordered_json to_json(const std::vector<Measured>& models, const StudyOptions& o) {
+nlohmann::ordered_json to_json(const std::vector<Measured>& models, const DiversityOptions& o) {
   nlohmann::ordered_json json{{"images", o.limit}, {"split", o.split}, {"models", nlohmann::json::array()}};
   for (const Measured& m : models) {
     nlohmann::ordered_json layers = nlohmann::ordered_json::object();
@@ -78,7 +78,7 @@ void print(const std::vector<Measured>& models) {
   table.print();
 }
 
-int run(const StudyOptions& o) {
+int run(const DiversityOptions& o) {
   TESSERA_CHECK_AS(Exit::usage, !o.weights.empty(), "no WEIGHTS: name one file or more");
   use_threads(o.threads);
   std::vector<Measured> models;
@@ -111,7 +111,7 @@ shown side by side. With --out it writes diversity.json and diversity.svg.
 
   tessera study diversity runs/patchify runs/conv-stem --out runs/diversity)",
           [](Arguments& args) -> Action {
-            const auto o = std::make_shared<StudyOptions>();
+            const auto o = std::make_shared<DiversityOptions>();
             args.rest("WEIGHTS", o->weights, "Weights files, or runs' folders for their last checkpoints");
             args.option("--data", "DIR", o->data, "Folder of the data set; else the one it was trained on");
             args.option("--name", "SET", o->name, "mnist or fashion-mnist, which IDX files do not tell");

@@ -16,7 +16,7 @@ namespace {
 
 constexpr size_t kMemoryShown = 30;  // steps back in time
 
-struct StudyOptions {
+struct EwaOptions {
   RunSettings settings;
   std::string out;
   std::vector<std::string> rates;
@@ -24,7 +24,7 @@ struct StudyOptions {
   bool json = false;
 };
 
-std::vector<double> share_rates(const StudyOptions& o) {
+std::vector<double> share_rates(const EwaOptions& o) {
   if (o.rates.empty()) return {0, 0.1, 0.3, 0.6};
   std::vector<double> rates;
   for (const std::string& word : o.rates) {
@@ -88,7 +88,7 @@ nlohmann::ordered_json to_json(const RunConfig& config, const std::vector<EwaTra
   return all;
 }
 
-void print(const std::vector<EwaTrace>& traces, int64_t experts, const StudyOptions& o) {
+void print(const std::vector<EwaTrace>& traces, int64_t experts, const EwaOptions& o) {
   Table table("rrrrrrrr");
   table.add({"share rate", "decay", "bE/(E-1)", "deviation", "closed form", "largest error", "mean moved by",
              "top-1 mixture, fused"});
@@ -102,7 +102,7 @@ void print(const std::vector<EwaTrace>& traces, int64_t experts, const StudyOpti
             << o.out << "/ewa.json, deviation.svg and memory.svg\n";
 }
 
-int run(const StudyOptions& o) {
+int run(const EwaOptions& o) {
   const RunConfig config = effective_config(o.settings);
   TESSERA_CHECK_AS(Exit::usage, !config.data.folder.empty(),
                    "no data set: give --data DIR, or data.folder in the configuration");
@@ -139,7 +139,7 @@ the older they are. Writes ewa.json, deviation.svg and memory.svg.
 
   tessera study ewa --preset fashion-mnist-ewa --lr 0.05 --out runs/study)",
           [](Arguments& args) -> Action {
-            const auto o = std::make_shared<StudyOptions>();
+            const auto o = std::make_shared<EwaOptions>();
             declare(args, o->settings);
             args.option("--rates", "X", o->rates, "Share rates; else 0 0.1 0.3 0.6");
             args.option("--steps", o->steps, 1, "Steps for each of them");

@@ -9,7 +9,7 @@ namespace tessera {
 namespace {
 
 template <class T>
-Tensor part_of(Tensor block, int64_t at, Shape shape) {
+Tensor piece_of(Tensor block, int64_t at, Shape shape) {
   Tensor part = Tensor::declare(shape, dtype_of<T>());
   part.place(block.mutable_data<uint8_t>() + at, block);
   return part;
@@ -51,9 +51,9 @@ CardSteps::CardSteps(Replicas& replicas, const Options& options, Work work)
       download_(found_.data<uint8_t>(), sizeof(StepFindings)) {
   Shape shape{options.samples};
   for (const int64_t axis : replicas.input_shape()) shape.push_back(axis);
-  batch_ = {part_of<float>(block_, layout_.images, shape),
-            part_of<int32_t>(block_, layout_.labels, {options.samples}),
-            part_of<float>(block_, layout_.soft_targets, {options.samples, replicas.classes()}),
+  batch_ = {piece_of<float>(block_, layout_.images, shape),
+            piece_of<int32_t>(block_, layout_.labels, {options.samples}),
+            piece_of<float>(block_, layout_.soft_targets, {options.samples, replicas.classes()}),
             options.samples};
 }
 

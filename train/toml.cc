@@ -1,4 +1,3 @@
-#define TOML_IMPLEMENTATION
 #include "train/toml.h"
 
 #include <nlohmann/json.hpp>

@@ -1,4 +1,4 @@
-// Reading TOML by toml++, whose code is compiled once, in toml.cc.
+// Reading TOML by toml++, whose code is compiled once, in toml_implementation.cc.
 #pragma once
 
 #include <cstdint>
