@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "cuda/attention_head.h"
-#include "engine/base/rng.h"
 #include "tests/attention_reference.h"
 #include "tests/random_inputs.h"
 #include "tests/worst.h"
@@ -39,6 +38,7 @@ struct TileCase {
   }
 
   AttentionReference reference() const { return {s, double(scale), qkv, dout}; }
+
   // Every block of a program, taken in turn by two that stay, each in memory that holds NaN.
   template <class Program>
   void run(const Program& program) const {

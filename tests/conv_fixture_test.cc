@@ -51,7 +51,7 @@ std::set<std::string> words_of(const Fixture& fixture, const std::string& key) {
 }
 
 template <class T>
-std::unique_ptr<Model> follow(const std::string& file, double bound, double bound_of_finals) {
+std::unique_ptr<Model> train_as_in(const std::string& file, double bound, double bound_of_finals) {
   CAPTURE(file);
   CAPTURE(sizeof(T));
   const Fixture fixture(file);
@@ -114,7 +114,7 @@ std::unique_ptr<Model> follow(const std::string& file, double bound, double boun
 
 template <class T>
 void compare_and_fuse(const std::string& file, double bound) {
-  const auto model = follow<T>(file, bound, bound), fused = fuse(*model);
+  const auto model = train_as_in<T>(file, bound, bound), fused = fuse(*model);
   const Tensor x = Fixture(file).floats("x", dtype_of<T>());
   CHECK(output_difference(*model, *fused, x) <= (std::is_same_v<T, double> ? 1e-12 : 1e-5));
   for (const auto& p : fused->parameters().parameters()) CHECK_MESSAGE(p.learned, p.name);
@@ -138,16 +138,16 @@ TEST_CASE("a RepVGG of all kinds of branches trains, evaluates and fuses as in P
 }
 
 TEST_CASE("a point-cloud transformer trains and evaluates as in PyTorch") {
-  follow<double>("point_transformer.safetensors", 1e-11, 1e-11);
-  follow<float>("point_transformer.safetensors", 2e-5, 2e-4);
+  train_as_in<double>("point_transformer.safetensors", 1e-11, 1e-11);
+  train_as_in<float>("point_transformer.safetensors", 2e-5, 2e-4);
 }
 
 TEST_CASE("models with batch norms train and evaluate on a card as in PyTorch") {
   if (no_card()) return;
   const Device::Scope there(kCard);
   for (const char* model : {"conv_stem_vit", "norm_patch_vit", "rep_vgg", "point_transformer"}) {
-    follow<double>(model + std::string(".safetensors"), 1e-10, 1e-10);  // another order of the sums
-    follow<float>(model + std::string(".safetensors"), 1e-4, 1e-3);
+    train_as_in<double>(model + std::string(".safetensors"), 1e-10, 1e-10);  // another order of the sums
+    train_as_in<float>(model + std::string(".safetensors"), 1e-4, 1e-3);
   }
 }
 

@@ -35,6 +35,8 @@ class TempFolder : public ScratchFolder {
 // `f` must end in Error(Exit::data) whose message names the file and has the word.
 template <class F>
 void check_refused(const std::string& file, const std::string& word, F&& f) {
+  CAPTURE(file);
+  CAPTURE(word);
   const Caught error = error_of(Exit::data, f);
   CHECK(error.has(file));
   CHECK(error.has(word));

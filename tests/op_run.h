@@ -110,20 +110,9 @@ inline double worst_added(const Run& added, const Run& exact) {
   return most;
 }
 
-inline double magnitude(const Tensor& x) {
-  double most = 1e-4;  // what rounding alone leaves of a 0
-  for (int64_t i = 0; i < x.count(); ++i) most = std::max(most, std::abs(x.at(i)));
-  return most;
-}
-
-inline double relative_difference(const Tensor& a, const Tensor& b) {
-  REQUIRE(a.shape() == b.shape());
-  return difference(a, b) / magnitude(b);
-}
-
 // Of all gradients of a case, which share a scale, since a small one may be the difference of large ones.
 inline double magnitude_of(const std::vector<Tensor>& gradients) {
-  double most = 1e-6;
+  double most = 0;
   for (const Tensor& gradient : gradients)
     if (gradient) most = std::max(most, magnitude(gradient));
   return most;

@@ -9,7 +9,6 @@
 
 #include "engine/base/check.h"
 #include "engine/base/parallel.h"
-#include "engine/base/rng.h"
 #include "optim/clip.h"
 #include "optim/experts_averaging.h"
 #include "optim/optimizer.h"

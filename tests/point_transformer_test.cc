@@ -11,7 +11,7 @@
 namespace tessera {
 namespace {
 
-ModelConfig small_clouds(const std::string& experts = "none") {
+ModelConfig small_point_transformer(const std::string& experts = "none") {
   ModelConfig c;
   fields_from_json(fields(c), Fixture("point_transformer.safetensors").word("config"));
   c.moe.blocks = experts;
@@ -21,7 +21,7 @@ ModelConfig small_clouds(const std::string& experts = "none") {
 }
 
 TEST_CASE("the logits do not depend on the order of all points but the first") {
-  const PointTransformer model(small_clouds(), 3, DType::f64);
+  const PointTransformer model(small_point_transformer(), 3, DType::f64);
   const int64_t P = model.config().points.count;
   const Tensor points = normal({2, P, 3});
   Tensor shuffled = points.clone();
@@ -33,7 +33,7 @@ TEST_CASE("the logits do not depend on the order of all points but the first") {
 }
 
 TEST_CASE("experts in a point-cloud transformer fuse into the mean, and running statistics come along") {
-  PointTransformer model(small_clouds("1"), 3, DType::f64);
+  PointTransformer model(small_point_transformer("1"), 3, DType::f64);
   const Tensor points = normal({4, model.config().points.count, 3});
   model.forward(points, Pass{.training = true, .batch = 4});  // moves the running statistics
   const std::unique_ptr<Model> fused = fuse(model);
@@ -45,7 +45,7 @@ TEST_CASE("experts in a point-cloud transformer fuse into the mean, and running 
 }
 
 TEST_CASE("a second pass of a step leaves the running statistics alone") {
-  PointTransformer model(small_clouds(), 3, DType::f64);
+  PointTransformer model(small_point_transformer(), 3, DType::f64);
   const Tensor points = normal({4, model.config().points.count, 3});
   const Tensor before = model.parameters().flat().clone();
   const auto moved = [&] {
@@ -74,7 +74,7 @@ TEST_CASE("the registered point-cloud transformers cost what they hold") {
 
 TEST_CASE("settings that make no groups are errors") {
   const auto message = [](auto&& change) {
-    ModelConfig c = small_clouds();
+    ModelConfig c = small_point_transformer();
     change(c);
     try {
       validate(c);

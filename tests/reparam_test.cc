@@ -5,8 +5,8 @@
 #include <functional>
 
 #include "nn/rep_conv.h"
-#include "tests/op_run.h"
 #include "tests/random_inputs.h"
+#include "tests/worst.h"
 
 namespace tessera {
 namespace {
@@ -88,7 +88,8 @@ TEST_CASE("1x1 followed by 3x3 is one convolution, its border too where the firs
     // Zeros around the second's input are another function, but only at the border.
     const Tensor zeros = merged_conv(merged_conv(x, first, 1, 0), second, stride, 1);
     const Tensor merged = merged_conv(x, both, stride, 1);
-    CHECK(relative_difference(zeros, merged) > 1e-2);
+    const double apart = relative_difference(zeros, merged);
+    CHECK((apart > 1e-2 && apart < 2));
     const int64_t inner = stride == 1 ? 4 : 2;
     CHECK(relative_difference(slice(slice(zeros, 2, 1, inner), 3, 1, 2),
                               slice(slice(merged, 2, 1, inner), 3, 1, 2)) <= 1e-12);

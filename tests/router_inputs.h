@@ -1,4 +1,4 @@
-// What the tests of routers share: their sizes, random inputs, and the gates by hand.
+// What the tests of routers and partitions share: their sizes, and the gates by hand.
 #pragma once
 
 #include <doctest/doctest.h>

@@ -6,7 +6,6 @@
 #include <limits>
 #include <vector>
 
-#include "engine/base/rng.h"
 #include "optim/clip.h"
 #include "optim/experts_averaging.h"
 #include "optim/step_numbers.h"

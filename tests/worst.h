@@ -43,6 +43,17 @@ double apart(const std::vector<T>& a, const std::vector<U>& b) {
   return most / unit;
 }
 
+inline double magnitude(const Tensor& x) {
+  double most = 1e-4;  // what rounding alone leaves of a 0
+  for (int64_t i = 0; i < x.count(); ++i) most = std::max(most, std::abs(x.at(i)));
+  return most;
+}
+
+inline double relative_difference(const Tensor& a, const Tensor& b) {
+  REQUIRE(a.shape() == b.shape());
+  return difference(a, b) / magnitude(b);
+}
+
 // Whether both are empty or equal to the last bit.
 inline bool same_bits(const Tensor& a, const Tensor& b) {
   if (!a || !b) return !a && !b;
