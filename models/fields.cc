@@ -18,15 +18,15 @@ struct Overloaded : F... {
 template <class... F>
 Overloaded(F...) -> Overloaded<F...>;  // clang needs to be told
 
-// A value as messages show it, whatever the bytes of a string.
-std::string shown(const nlohmann::json& value) {
+// A value as JSON, whatever the bytes of a string.
+std::string dumped(const nlohmann::json& value) {
   return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
 // What can be written to any file and read back.
 bool is_text(const std::string& words) {
   const auto control = [](char c) { return uint8_t(c) < 0x20 || c == 0x7F; };
-  return nlohmann::json::parse(shown(words)) == words && std::none_of(words.begin(), words.end(), control);
+  return nlohmann::json::parse(dumped(words)) == words && std::none_of(words.begin(), words.end(), control);
 }
 
 // A number or truth value, or the one that a string spells.
@@ -54,7 +54,7 @@ void Field::set(const nlohmann::json& value) const {
   TESSERA_CHECK_AS(Exit::usage, !value.is_structured(), key_,
                    ": a list or an object; give a string, number, true or false");
   const auto need = [&](bool fits, const std::string& what) {
-    TESSERA_CHECK_AS(Exit::usage, fits, key_, " = ", shown(value), ": not ", what);
+    TESSERA_CHECK_AS(Exit::usage, fits, key_, " = ", shortened(dumped(value)), ": not ", what);
   };
   const auto integer = [&](int64_t lowest, int64_t highest) {
     const nlohmann::json number = plain(value);

@@ -215,6 +215,8 @@ TEST_CASE("a configuration survives JSON, and wrong keys and values are named") 
   const auto flag = [&](const char* key, const char* value) {
     return error_of([&] { set_field(fields(back), key, value); });
   };
+  const std::string long_text(1 << 20, 'x');
+  CHECK(flag("depth", long_text.c_str()).message.size() < 200);
   CHECK(flag("depth", "\xff").has("not an integer"));
   CHECK(flag("name", "\xff").has("not text in UTF-8"));
   CHECK(flag("name", "\x7f").has("not text in UTF-8 without control characters"));

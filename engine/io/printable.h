@@ -48,16 +48,20 @@ inline std::string harmless(std::string_view words) {
   return out;
 }
 
-// The same in single quotes, cut to `limit` bytes at the end of a character.
-inline std::string printable(std::string_view words, size_t limit = 100) {
-  const bool cut = words.size() > limit;
-  if (cut) {
-    while (limit > 0 && (static_cast<unsigned char>(words[limit]) & 0xC0) == 0x80) --limit;
-    words = words.substr(0, limit);
-  }
+constexpr size_t kShownBytes = 100;
+
+// Its first `limit` bytes, to the end of a character, and dots where there were more.
+inline std::string shortened(std::string_view words, size_t limit = kShownBytes) {
+  if (words.size() <= limit) return std::string(words);
+  while (limit > 0 && (static_cast<unsigned char>(words[limit]) & 0xC0) == 0x80) --limit;
+  return std::string(words.substr(0, limit)) + "...";
+}
+
+// Harmless, shortened and in single quotes.
+inline std::string printable(std::string_view words, size_t limit = kShownBytes) {
   std::string out = "'";
-  out += harmless(words);
-  return out += cut ? "...'" : "'";
+  out += harmless(shortened(words, limit));
+  return out += "'";
 }
 
 }  // namespace tessera
