@@ -15,6 +15,7 @@
 #include "data/point_clouds.h"
 #include "data/proportion.h"
 #include "engine/base/check.h"
+#include "engine/io/printable.h"
 
 namespace tessera {
 namespace {
@@ -53,7 +54,7 @@ const KnownSet& known_set(std::string_view name) {
     if (set.name == name) return set;
     names += text(names.empty() ? "" : ", ", set.name);
   }
-  fail(Exit::usage, "unknown data set '", name, "'; known: ", names);
+  fail(Exit::usage, "unknown data set ", printable(name), "; known: ", names);
 }
 
 // A folder that may not be entered holds nothing for us.

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 
+#include "engine/io/printable.h"
 #include "models/registry.h"
 
 namespace tessera {
@@ -18,7 +19,8 @@ int64_t parse_count(const char* key, const std::string& value, std::string_view 
   TESSERA_CHECK_AS(Exit::usage,
                    error == std::errc() && end == digits.data() + digits.size() && count >= 0 &&
                        digits.size() <= kMostDigits,
-                   "model.", key, " '", value, "': '", digits, "' is not a number; it is ", form);
+                   "model.", key, " ", printable(value), ": ", printable(digits), " is not a number; it is ",
+                   form);
   return count;
 }
 
@@ -173,26 +175,26 @@ std::vector<int64_t> moe_blocks(const std::string& placement, int64_t depth, con
   } else if (text.starts_with("last-")) {
     const int64_t n = count_after("last-");
     for (int64_t id = 1; id < depth; id += 2) ids.push_back(id);
-    TESSERA_CHECK_AS(Exit::usage, n <= int64_t(ids.size()), "model.", key, " '", placement,
-                     "': a model of depth ", depth, " has only ", ids.size(), " odd blocks");
+    TESSERA_CHECK_AS(Exit::usage, n <= int64_t(ids.size()), "model.", key, " ", printable(placement),
+                     ": a model of depth ", depth, " has only ", ids.size(), " odd blocks");
     ids.erase(ids.begin(), ids.end() - n);
   } else if (text.starts_with("final-")) {
     const int64_t n = count_after("final-");
-    TESSERA_CHECK_AS(Exit::usage, n <= depth, "model.", key, " '", placement, "': a model of depth ", depth,
-                     " has no ", n, " blocks");
+    TESSERA_CHECK_AS(Exit::usage, n <= depth, "model.", key, " ", printable(placement), ": a model of depth ",
+                     depth, " has no ", n, " blocks");
     for (int64_t id = depth - n; id < depth; ++id) ids.push_back(id);
   } else {
     ids = parse_counts(key, placement, kPlacementForm);
     TESSERA_CHECK_AS(Exit::usage, int64_t(ids.size()) <= depth, "model.", key, " names ", ids.size(),
                      " blocks of a model of depth ", depth);
     for (const int64_t id : ids)
-      TESSERA_CHECK_AS(Exit::usage, id < depth, "model.", key, " '", placement, "': block ", id,
+      TESSERA_CHECK_AS(Exit::usage, id < depth, "model.", key, " ", printable(placement), ": block ", id,
                        " does not exist in a model of depth ", depth);
     std::sort(ids.begin(), ids.end());
     ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
   }
-  TESSERA_CHECK_AS(Exit::usage, !ids.empty(), "model.", key, " '", placement,
-                   "' names no block of a model of depth ", depth);
+  TESSERA_CHECK_AS(Exit::usage, !ids.empty(), "model.", key, " ", printable(placement),
+                   " names no block of a model of depth ", depth);
   return ids;
 }
 
