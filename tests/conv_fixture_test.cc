@@ -2,6 +2,8 @@
 // make_point_transformer.py): training, running statistics, eval mode, and fusing.
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <set>
 #include <sstream>
 
@@ -12,6 +14,7 @@
 #include "optim/optimizer.h"
 #include "tests/card.h"
 #include "tests/fixture.h"
+#include "tests/worst.h"
 
 namespace tessera {
 namespace {

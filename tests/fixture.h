@@ -1,10 +1,8 @@
-// A file of tests/fixtures: what PyTorch computed, and how far from it something is.
+// A file of tests/fixtures: what PyTorch computed.
 #pragma once
 
 #include <doctest/doctest.h>
 
-#include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -12,7 +10,6 @@
 #include "engine/io/safetensors.h"
 #include "engine/tensor/tensor.h"
 #include "tests/places.h"
-#include "tests/worst.h"
 
 namespace tessera {
 
@@ -47,11 +44,5 @@ class Fixture {
 
   SafetensorsFile file_;
 };
-
-inline double largest(const Tensor& x) {
-  double most = 0;
-  for (int64_t i = 0; i < x.count(); ++i) most = std::max(most, std::abs(x.at(i)));
-  return most;
-}
 
 }  // namespace tessera

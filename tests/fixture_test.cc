@@ -14,6 +14,7 @@
 #include "optim/optimizer.h"
 #include "tests/card.h"
 #include "tests/fixture.h"
+#include "tests/worst.h"
 
 namespace tessera {
 namespace {

@@ -111,10 +111,10 @@ inline double worst_added(const Run& added, const Run& exact) {
 }
 
 // Of all gradients of a case, which share a scale, since a small one may be the difference of large ones.
-inline double magnitude_of(const std::vector<Tensor>& gradients) {
-  double most = 0;
+inline double magnitude_of(const std::vector<Tensor>& gradients, double least = 1e-4) {
+  double most = least;
   for (const Tensor& gradient : gradients)
-    if (gradient) most = std::max(most, magnitude(gradient));
+    if (gradient) most = std::max(most, largest(gradient));
   return most;
 }
 

@@ -7,6 +7,7 @@
 #include "models/registry.h"
 #include "tests/fixture.h"
 #include "tests/random_inputs.h"
+#include "tests/worst.h"
 
 namespace tessera {
 namespace {

@@ -88,8 +88,8 @@ TEST_CASE("1x1 followed by 3x3 is one convolution, its border too where the firs
     // Zeros around the second's input are another function, but only at the border.
     const Tensor zeros = merged_conv(merged_conv(x, first, 1, 0), second, stride, 1);
     const Tensor merged = merged_conv(x, both, stride, 1);
-    const double apart = relative_difference(zeros, merged);
-    CHECK((apart > 1e-2 && apart < 2));
+    const double at_border = relative_difference(zeros, merged);
+    CHECK((at_border > 1e-2 && at_border < 2));
     const int64_t inner = stride == 1 ? 4 : 2;
     CHECK(relative_difference(slice(slice(zeros, 2, 1, inner), 3, 1, 2),
                               slice(slice(merged, 2, 1, inner), 3, 1, 2)) <= 1e-12);

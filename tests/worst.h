@@ -43,11 +43,14 @@ double apart(const std::vector<T>& a, const std::vector<U>& b) {
   return most / unit;
 }
 
-inline double magnitude(const Tensor& x) {
-  double most = 1e-4;  // what rounding alone leaves of a 0
-  for (int64_t i = 0; i < x.count(); ++i) most = std::max(most, std::abs(x.at(i)));
+inline double largest(const Tensor& x) {
+  double most = 0;
+  for (int64_t i = 0; i < x.count(); ++i) most = worst(most, std::abs(x.at(i)));
   return most;
 }
+
+// What errors are measured by: the largest number, down to what rounding alone leaves of a 0.
+inline double magnitude(const Tensor& x) { return std::max(largest(x), 1e-4); }
 
 inline double relative_difference(const Tensor& a, const Tensor& b) {
   REQUIRE(a.shape() == b.shape());

@@ -50,7 +50,7 @@ inline std::string harmless(std::string_view words) {
 
 constexpr size_t kShownBytes = 100;
 
-// Its first `limit` bytes, to the end of a character, and dots where there were more.
+// The first `limit` bytes of `words`, to the end of a character, and dots where there were more.
 inline std::string shortened(std::string_view words, size_t limit = kShownBytes) {
   if (words.size() <= limit) return std::string(words);
   while (limit > 0 && (static_cast<unsigned char>(words[limit]) & 0xC0) == 0x80) --limit;
